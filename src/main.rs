@@ -1,0 +1,6 @@
+//! Arguments in, exit status out.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {}
