@@ -1,0 +1,173 @@
+//! Mail data in memory: copied once, into a chain of blocks, against a budget of the process.
+//!
+//! Apart from the session because its bound holds for all sessions together.
+//! Invariants:
+//! - What all `MailData` of a budget have allocated is never more than the budget.
+//! - Every octet taken from the budget is given back, however the message ends.
+//! - A block is never moved or grown once it holds an octet, so nothing is copied twice.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// First block of mail whose size nobody declared: a common small message with its header in one
+/// allocation.
+const BLOCK_OCTETS_DEFAULT: usize = 4 * 1024;
+
+/// Smallest first block, so that a peer declaring `SIZE=1` does not make us chain crumbs.
+const BLOCK_OCTETS_MIN: usize = 512;
+
+/// Largest block. Also caps what a declared size can make us allocate before it is sent.
+const BLOCK_OCTETS_MAX: usize = 256 * 1024;
+
+/// How many octets of mail data the process may hold in memory, and how many it does.
+///
+/// Shared by all shards. Touched once a block, not once a read.
+#[derive(Debug)]
+pub struct Budget {
+    octets_max: u64,
+    held: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of `octets_max` octets.
+    pub fn new(octets_max: u64) -> Arc<Budget> {
+        Arc::new(Budget {
+            octets_max,
+            held: AtomicU64::new(0),
+        })
+    }
+
+    /// Octets allocated at the moment, for a metric.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The bound.
+    pub fn octets_max(&self) -> u64 {
+        self.octets_max
+    }
+
+    /// Relaxed throughout: the number guards no other memory.
+    fn take(&self, octets: u64) -> Result<(), BudgetSpent> {
+        self.held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                held.checked_add(octets)
+                    .filter(|sum| *sum <= self.octets_max)
+            })
+            .map(|_| ())
+            .map_err(|_| BudgetSpent)
+    }
+
+    fn give_back(&self, octets: u64) {
+        let before = self.held.fetch_sub(octets, Ordering::Relaxed);
+        debug_assert!(
+            before >= octets,
+            "gave back {octets} of {before} octets held"
+        );
+    }
+}
+
+/// The process holds as much mail data as it may. Heals by itself: answered with 452.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the memory for mail data is spent")]
+pub struct BudgetSpent;
+
+/// The octets of one message.
+///
+/// ```text
+/// full:  [4 KiB][8 KiB][16 KiB] …   each up to 256 KiB
+/// block: [32 KiB, part of it filled]
+/// ```
+pub struct MailData {
+    budget: Arc<Budget>,
+    full: Vec<Vec<u8>>,
+    block: Vec<u8>,
+    block_octets_next: usize,
+    len: u64,
+    held: u64,
+}
+
+impl MailData {
+    /// Empty mail data; `declared_octets` sizes the first block. Allocates nothing yet.
+    pub fn new(budget: &Arc<Budget>, declared_octets: Option<u64>) -> MailData {
+        let block_octets_next = match declared_octets {
+            None => BLOCK_OCTETS_DEFAULT,
+            Some(octets) => usize::try_from(octets)
+                .unwrap_or(BLOCK_OCTETS_MAX)
+                .clamp(BLOCK_OCTETS_MIN, BLOCK_OCTETS_MAX),
+        };
+        MailData {
+            budget: Arc::clone(budget),
+            full: Vec::new(),
+            block: Vec::new(),
+            block_octets_next,
+            len: 0,
+            held: 0,
+        }
+    }
+
+    /// Appends `octets`. After an error an unknown part of them is in; drop the whole.
+    pub fn push(&mut self, mut octets: &[u8]) -> Result<(), BudgetSpent> {
+        loop {
+            let room = self.block.capacity() - self.block.len();
+            let (now, later) = octets.split_at_checked(room).unwrap_or((octets, &[]));
+            self.block.extend_from_slice(now);
+            self.len += now.len() as u64;
+            if later.is_empty() {
+                return Ok(());
+            }
+            octets = later;
+            self.open_block()?;
+        }
+    }
+
+    /// How many octets are in.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether no octet is in.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The octets, in order. No slice is empty.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.full
+            .iter()
+            .chain(Some(&self.block))
+            .map(Vec::as_slice)
+            .filter(|s| !s.is_empty())
+    }
+
+    fn open_block(&mut self) -> Result<(), BudgetSpent> {
+        let octets = self.block_octets_next;
+        self.budget.take(octets as u64)?;
+        self.held += octets as u64;
+        // `with_capacity` allocates exactly what is asked for when elements are octets, so the
+        // budget sees all that `push` fills.
+        let full = std::mem::replace(&mut self.block, Vec::with_capacity(octets));
+        if !full.is_empty() {
+            self.full.push(full);
+        }
+        self.block_octets_next = octets.saturating_mul(2).min(BLOCK_OCTETS_MAX);
+        Ok(())
+    }
+}
+
+impl Drop for MailData {
+    fn drop(&mut self) {
+        self.budget.give_back(self.held);
+    }
+}
+
+/// Sizes only: mail never gets into a log.
+impl fmt::Debug for MailData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MailData")
+            .field("len", &self.len)
+            .field("held", &self.held)
+            .finish()
+    }
+}

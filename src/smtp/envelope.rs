@@ -1,0 +1,78 @@
+//! What a transaction says about its mail, outside the mail (RFC 5321 §2.3.1).
+
+use super::command::Mail;
+use super::path::{ForwardPath, ReversePath};
+
+/// Reverse-path and recipients of one transaction, with what MAIL declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Where a bounce goes, as written; `None` is the null reverse-path `<>`.
+    pub reverse_path: Option<Box<str>>,
+    /// The accepted forward-paths, in the order given.
+    pub recipients: Vec<Recipient>,
+    /// What the mail data may hold.
+    pub body: Body,
+    /// Whether addresses and header fields may hold UTF-8 (RFC 6531).
+    pub smtputf8: bool,
+    /// SIZE as declared; a hint, never trusted.
+    pub declared_octets: Option<u64>,
+}
+
+impl Envelope {
+    /// The envelope an accepted MAIL opens, still without a recipient.
+    pub fn new(mail: &Mail<'_>) -> Envelope {
+        Envelope {
+            reverse_path: match &mail.reverse_path {
+                ReversePath::Null => None,
+                ReversePath::Mailbox(mailbox) => Some(mailbox.as_given().into()),
+            },
+            recipients: Vec::new(),
+            body: mail.parameters.body.unwrap_or_default(),
+            smtputf8: mail.parameters.smtputf8,
+            declared_octets: mail.parameters.declared_octets,
+        }
+    }
+}
+
+/// One accepted forward-path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// The mailbox as written, without brackets and source route; `postmaster` for the bare one.
+    pub as_given: Box<str>,
+    /// The local part without quotes, for comparison and delivery. Its case is the peer's.
+    pub local_part: Box<str>,
+    /// The domain in lower-case A-labels, or the address literal in its brackets, lower-case and
+    /// the address in its shortest form. For the bare postmaster the first local domain.
+    pub domain: Box<str>,
+}
+
+impl Recipient {
+    /// The recipient that `forward_path` names; `postmaster_domain` is where the bare postmaster
+    /// lives (RFC 5321 §2.3.5: this host's own).
+    pub fn new(forward_path: &ForwardPath<'_>, postmaster_domain: &str) -> Recipient {
+        match forward_path {
+            ForwardPath::Postmaster => Recipient {
+                as_given: "postmaster".into(),
+                local_part: "postmaster".into(),
+                domain: postmaster_domain.into(),
+            },
+            ForwardPath::Mailbox(mailbox) => Recipient {
+                as_given: mailbox.as_given().into(),
+                local_part: mailbox.local_part().unquoted().into(),
+                domain: mailbox.domain().comparable().into(),
+            },
+        }
+    }
+}
+
+/// BODY of a MAIL command: what the mail data may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Body {
+    /// ASCII in lines; what MAIL means without BODY.
+    #[default]
+    SevenBit,
+    /// Any octet in lines (RFC 6152).
+    EightBitMime,
+    /// Any octet, no lines; by BDAT only (RFC 3030 §3).
+    BinaryMime,
+}

@@ -1,0 +1,464 @@
+//! Paths and mailboxes, one function a grammar rule (RFC 5321 §4.1.2, §4.1.3; RFC 6531 §3.3).
+//!
+//! Apart from the commands because an address decides who may send where, and two readings of one
+//! address are a hole. A rule takes the text it starts at and gives what it matched with the text
+//! behind it; whether octets beyond ASCII were allowed is the caller's to check, over what was
+//! matched.
+//! Invariants:
+//! - What [`Mailbox::as_given`] shows holds no control octet and no line break.
+//! - [`DomainPart::comparable`] is lower-case ASCII, whatever spelling the peer chose.
+//! - Source routes are read and dropped (RFC 5321 §3.3, appendix C): nothing routes by them.
+//!
+//! Strict where the grammar is: no mailbox without a domain, no dot at its end, no underscore in
+//! it, no comment, no space around anything.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Longest local part, as written (RFC 5321 §4.5.3.1.1).
+pub const LOCAL_PART_OCTETS_MAX: usize = 64;
+
+/// Longest domain, as written and in A-labels (RFC 5321 §4.5.3.1.2).
+pub const DOMAIN_OCTETS_MAX: usize = 255;
+
+/// Longest path, brackets and source route included (RFC 5321 §4.5.3.1.3).
+pub const PATH_OCTETS_MAX: usize = 256;
+
+/// Longest label of a domain (RFC 1035 §2.3.4).
+const LABEL_OCTETS_MAX: usize = 63;
+
+/// Where a bounce goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReversePath<'a> {
+    /// `<>`: nowhere.
+    Null,
+    /// To this mailbox.
+    Mailbox(Mailbox<'a>),
+}
+
+/// Where mail goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardPath<'a> {
+    /// `<postmaster>` in any case: this host's own (RFC 5321 §4.5.1).
+    Postmaster,
+    /// To this mailbox.
+    Mailbox(Mailbox<'a>),
+}
+
+/// A mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mailbox<'a> {
+    as_given: &'a str,
+    local_part: LocalPart<'a>,
+    domain: DomainPart<'a>,
+}
+
+impl<'a> Mailbox<'a> {
+    /// The mailbox as written, without brackets and source route.
+    pub fn as_given(&self) -> &'a str {
+        self.as_given
+    }
+
+    /// What is left of the `@`.
+    pub fn local_part(&self) -> &LocalPart<'a> {
+        &self.local_part
+    }
+
+    /// What is right of the `@`.
+    pub fn domain(&self) -> &DomainPart<'a> {
+        &self.domain
+    }
+}
+
+/// The left of a mailbox, as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalPart<'a> {
+    /// Atoms joined by dots.
+    DotString(&'a str),
+    /// A quoted string, with its quotes.
+    QuotedString(&'a str),
+}
+
+impl<'a> LocalPart<'a> {
+    /// The local part without quoting: `"a\ b"` and `"a b"` name the same mailbox, and so do
+    /// `"ab"` and `ab` (RFC 5321 §4.1.2).
+    pub fn unquoted(&self) -> Cow<'a, str> {
+        match *self {
+            LocalPart::DotString(text) => Cow::Borrowed(text),
+            LocalPart::QuotedString(text) => {
+                let inner = text
+                    .strip_prefix('"')
+                    .and_then(|text| text.strip_suffix('"'));
+                let inner = inner.unwrap_or(text);
+                if !inner.contains('\\') {
+                    return Cow::Borrowed(inner);
+                }
+                let mut unquoted = String::with_capacity(inner.len());
+                let mut characters = inner.chars();
+                while let Some(character) = characters.next() {
+                    match character {
+                        '\\' => unquoted.extend(characters.next()),
+                        plain => unquoted.push(plain),
+                    }
+                }
+                Cow::Owned(unquoted)
+            }
+        }
+    }
+}
+
+/// The right of a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DomainPart<'a> {
+    /// A domain in ASCII, as written; A-labels are among these.
+    Ascii(&'a str),
+    /// A domain with U-labels.
+    International {
+        /// As written.
+        as_given: &'a str,
+        /// In lower-case A-labels.
+        a_labels: Box<str>,
+    },
+    /// `[192.0.2.1]`
+    Ipv4(Ipv4Addr),
+    /// `[IPv6:2001:db8::1]`
+    Ipv6(Ipv6Addr),
+    /// `[tag:content]`, with its brackets. No tag but IPv6 is registered so far.
+    General(&'a str),
+}
+
+impl DomainPart<'_> {
+    /// The one spelling by which domains are compared: lower-case, in A-labels, literals with
+    /// their brackets and the address in its shortest form.
+    pub fn comparable(&self) -> Cow<'_, str> {
+        match self {
+            DomainPart::Ascii(domain) | DomainPart::General(domain) => lower_case(domain),
+            DomainPart::International { a_labels, .. } => Cow::Borrowed(a_labels),
+            DomainPart::Ipv4(address) => Cow::Owned(format!("[{address}]")),
+            DomainPart::Ipv6(address) => {
+                let mut literal = String::with_capacity("[ipv6:]".len() + 39);
+                let _ = write!(literal, "[ipv6:{address}]");
+                Cow::Owned(literal)
+            }
+        }
+    }
+}
+
+/// Why a path is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Not even an opening bracket.
+    #[error("no angle brackets")]
+    NoBrackets,
+    /// Outside the grammar.
+    #[error("malformed path")]
+    Malformed,
+    /// Over a limit of RFC 5321 §4.5.3.1.
+    #[error("path too long")]
+    TooLong,
+}
+
+/// ```text
+/// Reverse-path = Path / "<>"
+/// ```
+pub fn reverse_path(text: &str) -> Result<(ReversePath<'_>, &str), PathError> {
+    if let Some(rest) = text.strip_prefix("<>") {
+        return Ok((ReversePath::Null, rest));
+    }
+    let (mailbox, rest) = path(text)?;
+    Ok((ReversePath::Mailbox(mailbox), rest))
+}
+
+/// ```text
+/// Forward-path = Path / "<Postmaster>"
+/// ```
+/// The bare postmaster stands in the RCPT rule of RFC 5321 §4.1.1.3; here it is a path.
+pub fn forward_path(text: &str) -> Result<(ForwardPath<'_>, &str), PathError> {
+    const POSTMASTER: &str = "<postmaster>";
+    match text.split_at_checked(POSTMASTER.len()) {
+        Some((path, rest)) if path.eq_ignore_ascii_case(POSTMASTER) => {
+            Ok((ForwardPath::Postmaster, rest))
+        }
+        _ => {
+            let (mailbox, rest) = path(text)?;
+            Ok((ForwardPath::Mailbox(mailbox), rest))
+        }
+    }
+}
+
+/// ```text
+/// Path = "<" [ A-d-l ":" ] Mailbox ">"
+/// ```
+fn path(text: &str) -> Result<(Mailbox<'_>, &str), PathError> {
+    let inner = text.strip_prefix('<').ok_or(PathError::NoBrackets)?;
+    let inner = match inner.starts_with('@') {
+        true => a_d_l(inner)?
+            .strip_prefix(':')
+            .ok_or(PathError::Malformed)?,
+        false => inner,
+    };
+    let (mailbox, rest) = mailbox(inner)?;
+    let rest = rest.strip_prefix('>').ok_or(PathError::Malformed)?;
+    if text.len() - rest.len() > PATH_OCTETS_MAX {
+        return Err(PathError::TooLong);
+    }
+    Ok((mailbox, rest))
+}
+
+/// ```text
+/// A-d-l     = At-domain *( "," At-domain )
+/// At-domain = "@" Domain
+/// ```
+/// Gives only what follows: the route is dropped.
+fn a_d_l(mut text: &str) -> Result<&str, PathError> {
+    loop {
+        let at_domain = text.strip_prefix('@').ok_or(PathError::Malformed)?;
+        let (_, rest) = domain(at_domain)?;
+        match rest.strip_prefix(',') {
+            Some(next) => text = next,
+            None => return Ok(rest),
+        }
+    }
+}
+
+/// ```text
+/// Mailbox = Local-part "@" ( Domain / address-literal )
+/// ```
+fn mailbox(text: &str) -> Result<(Mailbox<'_>, &str), PathError> {
+    let (local_part, rest) = local_part(text)?;
+    let right = rest.strip_prefix('@').ok_or(PathError::Malformed)?;
+    let (domain, rest) = if right.starts_with('[') {
+        address_literal(right)?
+    } else {
+        domain(right)?
+    };
+    let as_given = text
+        .get(..text.len() - rest.len())
+        .ok_or(PathError::Malformed)?;
+    Ok((
+        Mailbox {
+            as_given,
+            local_part,
+            domain,
+        },
+        rest,
+    ))
+}
+
+/// ```text
+/// Local-part = Dot-string / Quoted-string
+/// ```
+fn local_part(text: &str) -> Result<(LocalPart<'_>, &str), PathError> {
+    let (octets, quoted) = match text.starts_with('"') {
+        true => (quoted_string(text)?, true),
+        false => (dot_string(text)?, false),
+    };
+    if octets > LOCAL_PART_OCTETS_MAX {
+        return Err(PathError::TooLong);
+    }
+    let (text, rest) = text.split_at_checked(octets).ok_or(PathError::Malformed)?;
+    if !text.is_ascii() && text.chars().any(breaks_lines) {
+        return Err(PathError::Malformed);
+    }
+    let local_part = if quoted {
+        LocalPart::QuotedString(text)
+    } else {
+        LocalPart::DotString(text)
+    };
+    Ok((local_part, rest))
+}
+
+/// Controls and line separators beyond ASCII. RFC 6531 lets them pass in a local part; nobody has
+/// such a mailbox, and in a header or a log they would look like the start of another line.
+fn breaks_lines(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
+/// ```text
+/// Dot-string = Atom *("." Atom)
+/// Atom       = 1*atext          ; RFC 5322 §3.2.3, and UTF-8 beyond ASCII by RFC 6531 §3.3
+/// ```
+/// Gives how many octets it matched.
+fn dot_string(text: &str) -> Result<usize, PathError> {
+    let mut octets = 0;
+    let mut atom_octets = 0;
+    for octet in text.bytes() {
+        match octet {
+            b'.' if atom_octets > 0 => atom_octets = 0,
+            octet if is_atext(octet) => atom_octets += 1,
+            _ => break,
+        }
+        octets += 1;
+    }
+    if atom_octets == 0 {
+        Err(PathError::Malformed)
+    } else {
+        Ok(octets)
+    }
+}
+
+/// ```text
+/// Quoted-string   = DQUOTE *QcontentSMTP DQUOTE
+/// QcontentSMTP    = qtextSMTP / quoted-pairSMTP
+/// quoted-pairSMTP = %d92 %d32-126
+/// qtextSMTP       = %d32-33 / %d35-91 / %d93-126   ; and UTF-8 beyond ASCII by RFC 6531 §3.3
+/// ```
+/// Gives how many octets it matched, quotes included.
+fn quoted_string(text: &str) -> Result<usize, PathError> {
+    let mut octets = text.bytes().enumerate().skip(1);
+    while let Some((at, octet)) = octets.next() {
+        match octet {
+            b'"' => return Ok(at + 1),
+            b'\\' if matches!(octets.next(), Some((_, 32..=126))) => {}
+            b'\\' => return Err(PathError::Malformed),
+            32..=126 | 128.. => {}
+            _ => return Err(PathError::Malformed),
+        }
+    }
+    Err(PathError::Malformed)
+}
+
+/// ```text
+/// atext = ALPHA / DIGIT / "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "/" / "=" / "?" /
+///         "^" / "_" / "`" / "{" / "|" / "}" / "~"  ; and UTF-8 beyond ASCII by RFC 6531 §3.3
+/// ```
+fn is_atext(octet: u8) -> bool {
+    matches!(octet,
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | 128..
+        | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'/' | b'=' | b'?'
+        | b'^' | b'_' | b'`' | b'{' | b'|' | b'}' | b'~')
+}
+
+/// ```text
+/// Domain     = sub-domain *("." sub-domain)
+/// sub-domain = Let-dig [Ldh-str] / U-label        ; RFC 6531 §3.3
+/// Let-dig    = ALPHA / DIGIT
+/// Ldh-str    = *( ALPHA / DIGIT / "-" ) Let-dig
+/// ```
+fn domain(text: &str) -> Result<(DomainPart<'_>, &str), PathError> {
+    let mut octets = 0;
+    let mut label_octets = 0;
+    let mut label_octets_longest = 0;
+    let mut before = b'.';
+    let mut ascii = true;
+    for octet in text.bytes() {
+        match octet {
+            b'.' if label_octets > 0 && before != b'-' => label_octets = 0,
+            b'-' if label_octets > 0 => label_octets += 1,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => label_octets += 1,
+            128.. => {
+                label_octets += 1;
+                ascii = false;
+            }
+            _ => break,
+        }
+        label_octets_longest = label_octets_longest.max(label_octets);
+        before = octet;
+        octets += 1;
+    }
+    if label_octets == 0 || before == b'-' {
+        return Err(PathError::Malformed);
+    }
+    if octets > DOMAIN_OCTETS_MAX || (ascii && label_octets_longest > LABEL_OCTETS_MAX) {
+        return Err(PathError::TooLong);
+    }
+    let (as_given, rest) = text.split_at_checked(octets).ok_or(PathError::Malformed)?;
+    if ascii {
+        return Ok((DomainPart::Ascii(as_given), rest));
+    }
+    let a_labels = a_labels(as_given).ok_or(PathError::Malformed)?.into();
+    Ok((DomainPart::International { as_given, a_labels }, rest))
+}
+
+/// `domain` in lower-case A-labels, or nothing if it cannot be written so. By UTS #46, whose
+/// mapping of case and width is what people expect of what they type; the limits are DNS's.
+pub fn a_labels(domain: &str) -> Option<Cow<'_, str>> {
+    use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+    Uts46::new()
+        .to_ascii(
+            domain.as_bytes(),
+            AsciiDenyList::STD3,
+            Hyphens::CheckFirstLast,
+            DnsLength::Verify,
+        )
+        .ok()
+}
+
+/// ```text
+/// address-literal = "[" ( IPv4-address-literal / IPv6-address-literal /
+///                         General-address-literal ) "]"
+/// ```
+fn address_literal(text: &str) -> Result<(DomainPart<'_>, &str), PathError> {
+    const TAG: &str = "IPv6:";
+    let end = memchr::memchr(b']', text.as_bytes()).ok_or(PathError::Malformed)?;
+    let (literal, rest) = text.split_at_checked(end + 1).ok_or(PathError::Malformed)?;
+    let inner = literal
+        .strip_prefix('[')
+        .and_then(|literal| literal.strip_suffix(']'));
+    let inner = inner.ok_or(PathError::Malformed)?;
+    if literal.len() > DOMAIN_OCTETS_MAX {
+        return Err(PathError::TooLong);
+    }
+    let part = match inner.split_at_checked(TAG.len()) {
+        // RFC 5321 writes IPv6-addr out; `Ipv6Addr` reads the same texts (and "::" for a single
+        // group, which RFC 5321 does not have and RFC 4291 does), and no zone.
+        Some((tag, address)) if tag.eq_ignore_ascii_case(TAG) => address
+            .parse()
+            .map(DomainPart::Ipv6)
+            .map_err(|_| PathError::Malformed)?,
+        _ => match ipv4_address_literal(inner) {
+            Some(address) => DomainPart::Ipv4(address),
+            None if is_general_address_literal(inner) => DomainPart::General(literal),
+            None => return Err(PathError::Malformed),
+        },
+    };
+    Ok((part, rest))
+}
+
+/// ```text
+/// IPv4-address-literal = Snum 3("." Snum)
+/// Snum                 = 1*3DIGIT         ; decimal, 0 to 255
+/// ```
+/// `Ipv4Addr` refuses the leading zeros that this rule has, so the numbers are read here.
+fn ipv4_address_literal(text: &str) -> Option<Ipv4Addr> {
+    let mut snums = text.split('.').map(|snum| {
+        let holds = (1..=3).contains(&snum.len()) && snum.bytes().all(|d| d.is_ascii_digit());
+        if holds { snum.parse::<u8>().ok() } else { None }
+    });
+    let mut next = || snums.next().flatten();
+    let address = Ipv4Addr::new(next()?, next()?, next()?, next()?);
+    if snums.next().is_none() {
+        Some(address)
+    } else {
+        None
+    }
+}
+
+/// ```text
+/// General-address-literal = Standardized-tag ":" 1*dcontent
+/// Standardized-tag        = Ldh-str
+/// dcontent                = %d33-90 / %d94-126
+/// ```
+fn is_general_address_literal(text: &str) -> bool {
+    let Some((tag, content)) = text.split_once(':') else {
+        return false;
+    };
+    let tag_holds = tag
+        .bytes()
+        .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
+        && tag.ends_with(|last: char| last.is_ascii_alphanumeric());
+    let content_holds = !content.is_empty()
+        && content
+            .bytes()
+            .all(|octet| matches!(octet, 33..=90 | 94..=126));
+    tag_holds && content_holds
+}
+
+fn lower_case(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|octet| octet.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
