@@ -41,3 +41,43 @@ impl Chunk {
         self.last
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_what_was_announced_however_it_is_cut() {
+        const STREAM: &[u8] = b"abc\r\n.\r\nRSET\r\n";
+        for announced in 0..=STREAM.len() {
+            for cut in 0..=STREAM.len() {
+                let mut chunk = Chunk::new(announced as u64, true);
+                let mut kept = Vec::new();
+                let mut left = Vec::new();
+                for mut input in [&STREAM[..cut], &STREAM[cut..]] {
+                    kept.extend_from_slice(chunk.take(&mut input));
+                    left.extend_from_slice(input);
+                }
+                assert_eq!(
+                    kept,
+                    &STREAM[..announced],
+                    "announced {announced} cut {cut}"
+                );
+                assert_eq!(
+                    left,
+                    &STREAM[announced..],
+                    "announced {announced} cut {cut}"
+                );
+                assert!(chunk.is_complete() && chunk.is_last());
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_chunk_is_never_complete() {
+        let mut chunk = Chunk::new(u64::MAX, false);
+        let mut input: &[u8] = b"abc";
+        assert_eq!(chunk.take(&mut input), b"abc");
+        assert!(input.is_empty() && !chunk.is_complete() && !chunk.is_last());
+    }
+}

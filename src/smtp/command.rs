@@ -542,3 +542,281 @@ fn trim_end_spaces(mut line: &[u8]) -> &[u8] {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::envelope::Body;
+    use super::*;
+
+    fn ascii(line: &[u8]) -> Result<Command<'_>, CommandError> {
+        parse(line, Addresses::Ascii)
+    }
+
+    #[test]
+    fn verbs_stand_at_their_index_under_labels_of_their_own() {
+        for (at, verb) in Verb::ALL.iter().enumerate() {
+            assert_eq!(verb.index(), at, "{}", verb.label());
+            let same = Verb::ALL
+                .iter()
+                .filter(|other| other.label() == verb.label());
+            assert_eq!(same.count(), 1, "{}", verb.label());
+        }
+    }
+
+    #[test]
+    fn plain_commands_are_read() {
+        let auth = |mechanism, initial: Option<&'static [u8]>| Command::Auth {
+            mechanism,
+            initial: initial.map(InitialResponse),
+        };
+        let bdat = |octets, last| Command::Bdat { octets, last };
+        let longest = format!("EHLO {}", "x".repeat(255));
+        #[rustfmt::skip] // a row a line
+        let rows: &[(&str, &[u8], Command<'_>)] = &[
+            ("EHLO with a domain", b"EHLO mx.example", Command::Ehlo("mx.example")),
+            ("verbs in any case", b"eHlO mx.example", Command::Ehlo("mx.example")),
+            ("EHLO with a literal", b"EHLO [192.0.2.1]", Command::Ehlo("[192.0.2.1]")),
+            ("EHLO with IPv6", b"EHLO [IPv6:::1]", Command::Ehlo("[IPv6:::1]")),
+            ("EHLO with an underscore", b"EHLO my_pc", Command::Ehlo("my_pc")),
+            ("EHLO with an odd name", b"EHLO (none)", Command::Ehlo("(none)")),
+            ("EHLO of 255 octets", longest.as_bytes(), Command::Ehlo(&longest[5..])),
+            ("HELO", b"HELO a", Command::Helo("a")),
+            ("trailing spaces", b"HELO a   ", Command::Helo("a")),
+            ("DATA", b"DATA", Command::Data),
+            ("DATA and a space", b"data ", Command::Data),
+            ("BDAT", b"BDAT 86", bdat(86, false)),
+            ("BDAT LAST", b"BDAT 0 last", bdat(0, true)),
+            ("BDAT of more than 64 bits", b"BDAT 99999999999999999999", bdat(u64::MAX, false)),
+            ("RSET", b"RSET", Command::Rset),
+            ("NOOP", b"NOOP", Command::Noop),
+            ("NOOP with an argument", b"NOOP \xff anything", Command::Noop),
+            ("QUIT", b"QUIT", Command::Quit),
+            ("VRFY", b"VRFY a b", Command::Vrfy(b"a b")),
+            ("EXPN", b"EXPN list", Command::Expn(b"list")),
+            ("HELP", b"HELP", Command::Help),
+            ("HELP with an argument", b"HELP MAIL", Command::Help),
+            ("STARTTLS", b"starttls", Command::StartTls),
+            ("AUTH", b"AUTH LOGIN", auth("LOGIN", None)),
+            ("AUTH with a response", b"AUTH plain AGEAYg==", auth("plain", Some(b"AGEAYg=="))),
+            ("AUTH with an empty response", b"AUTH X-Y_1 =", auth("X-Y_1", Some(b"="))),
+        ];
+        for (name, line, command) in rows {
+            assert_eq!(ascii(line).as_ref(), Ok(command), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_refused() {
+        use CommandError::{
+            ArgumentMissing, ArgumentUnexpected, BadAddress, BadParameter, NonAsciiAddress,
+            RepeatedParameter, Syntax, Unknown, UnknownParameter,
+        };
+        let utf8_mail = "MAIL FROM:<ü@b>".as_bytes();
+        let utf8_route = "MAIL FROM:<@bü.example:a@b>".as_bytes();
+        let utf8_rcpt = "RCPT TO:<ü@b>".as_bytes();
+        let too_long = format!("EHLO {}", "x".repeat(256));
+        #[rustfmt::skip] // a row a line
+        let rows: &[(&str, &[u8], CommandError, &str)] = &[
+            ("nothing", b"", Unknown, "500 5.5.1"),
+            ("spaces", b"   ", Unknown, "500 5.5.1"),
+            ("an unknown verb", b"XYZZY a", Unknown, "500 5.5.1"),
+            ("a space in front", b" NOOP", Unknown, "500 5.5.1"),
+            ("a tab for a space", b"HELO\ta", Unknown, "500 5.5.1"),
+            ("a verb and more", b"DATAX", Unknown, "500 5.5.1"),
+            ("an HTTP request", b"GET / HTTP/1.1", Unknown, "500 5.5.1"),
+            ("a label of no command", b"greeting", Unknown, "500 5.5.1"),
+            ("a NUL in the verb", b"NOO\0", Unknown, "500 5.5.1"),
+            ("EHLO without a name", b"EHLO", ArgumentMissing(Verb::Ehlo), "501 5.5.4"),
+            ("HELO with a space for a name", b"HELO ", ArgumentMissing(Verb::Helo), "501 5.5.4"),
+            ("EHLO with two names", b"EHLO a b", Syntax(Verb::Ehlo), "501 5.5.4"),
+            ("EHLO with two spaces", b"EHLO  a", Syntax(Verb::Ehlo), "501 5.5.4"),
+            ("EHLO with a control octet", b"EHLO a\rb", Syntax(Verb::Ehlo), "501 5.5.4"),
+            ("EHLO with NUL", b"EHLO a\0", Syntax(Verb::Ehlo), "501 5.5.4"),
+            ("EHLO with U-labels", "EHLO bü.example".as_bytes(), Syntax(Verb::Ehlo), "501 5.5.4"),
+            ("EHLO of 256 octets", too_long.as_bytes(), Syntax(Verb::Ehlo), "501 5.5.4"),
+            ("DATA with an argument", b"DATA x", ArgumentUnexpected(Verb::Data), "501 5.5.4"),
+            ("RSET with an argument", b"RSET x", ArgumentUnexpected(Verb::Rset), "501 5.5.4"),
+            ("QUIT with an argument", b"QUIT x", ArgumentUnexpected(Verb::Quit), "501 5.5.4"),
+            ("STARTTLS x", b"STARTTLS x", ArgumentUnexpected(Verb::StartTls), "501 5.5.4"),
+            ("VRFY alone", b"VRFY", ArgumentMissing(Verb::Vrfy), "501 5.5.4"),
+            ("EXPN alone", b"EXPN", ArgumentMissing(Verb::Expn), "501 5.5.4"),
+            ("AUTH alone", b"AUTH", ArgumentMissing(Verb::Auth), "501 5.5.4"),
+            ("AUTH with three words", b"AUTH PLAIN a b", Syntax(Verb::Auth), "501 5.5.4"),
+            ("AUTH with a bad mechanism", b"AUTH PL:AIN", Syntax(Verb::Auth), "501 5.5.4"),
+            ("AUTH with 21 octets", b"AUTH AAAAAAAAAABBBBBBBBBBC", Syntax(Verb::Auth), "501 5.5.4"),
+            ("BDAT alone", b"BDAT", ArgumentMissing(Verb::Bdat), "501 5.5.4"),
+            ("BDAT without a size", b"BDAT LAST", Syntax(Verb::Bdat), "501 5.5.4"),
+            ("BDAT below zero", b"BDAT -1", Syntax(Verb::Bdat), "501 5.5.4"),
+            ("BDAT with another marker", b"BDAT 1 FIRST", Syntax(Verb::Bdat), "501 5.5.4"),
+            ("BDAT LAST twice", b"BDAT 1 LAST LAST", Syntax(Verb::Bdat), "501 5.5.4"),
+            ("BDAT of 21 digits", b"BDAT 000000000000000000001", Syntax(Verb::Bdat), "501 5.5.4"),
+            ("MAIL alone", b"MAIL", ArgumentMissing(Verb::Mail), "501 5.5.4"),
+            ("MAIL without FROM", b"MAIL <a@b>", Syntax(Verb::Mail), "501 5.5.4"),
+            ("MAIL with a space in FROM:", b"MAIL FROM :<a@b>", Syntax(Verb::Mail), "501 5.5.4"),
+            ("MAIL without brackets", b"MAIL FROM:a@b", Syntax(Verb::Mail), "501 5.5.4"),
+            ("MAIL without a path", b"MAIL FROM:", Syntax(Verb::Mail), "501 5.5.4"),
+            ("MAIL glued to SIZE", b"MAIL FROM:<a@b>SIZE=1", Syntax(Verb::Mail), "501 5.5.4"),
+            ("MAIL with a half path", b"MAIL FROM:<a@b", BadAddress(Verb::Mail), "501 5.1.7"),
+            ("MAIL without a domain", b"MAIL FROM:<a>", BadAddress(Verb::Mail), "501 5.1.7"),
+            ("MAIL from the bare postmaster", b"MAIL FROM:<postmaster>", BadAddress(Verb::Mail), "501 5.1.7"),
+            ("MAIL in Latin-1", b"MAIL FROM:<\xfc@b>", BadAddress(Verb::Mail), "501 5.1.7"),
+            ("MAIL in overlong UTF-8", b"MAIL FROM:<\xc0\xae@b> SMTPUTF8", BadAddress(Verb::Mail), "501 5.1.7"),
+            ("MAIL in UTF-8 without SMTPUTF8", utf8_mail, NonAsciiAddress(Verb::Mail), "553 5.6.7"),
+            ("MAIL with a U-label in its route", utf8_route, NonAsciiAddress(Verb::Mail), "553 5.6.7"),
+            ("an unknown parameter", b"MAIL FROM:<a@b> RET=FULL", UnknownParameter(Verb::Mail), "555 5.5.4"),
+            ("a bad value", b"MAIL FROM:<a@b> SIZE=x", BadParameter(Verb::Mail), "501 5.5.4"),
+            ("a parameter twice", b"MAIL FROM:<a@b> SIZE=1 SIZE=1", RepeatedParameter(Verb::Mail), "501 5.5.4"),
+            ("RCPT alone", b"RCPT", ArgumentMissing(Verb::Rcpt), "501 5.5.4"),
+            ("RCPT FROM", b"RCPT FROM:<a@b>", Syntax(Verb::Rcpt), "501 5.5.4"),
+            ("RCPT to nobody", b"RCPT TO:<>", BadAddress(Verb::Rcpt), "501 5.1.3"),
+            ("RCPT with a line feed", b"RCPT TO:<a\n@b>", BadAddress(Verb::Rcpt), "501 5.1.3"),
+            ("RCPT in UTF-8 outside SMTPUTF8", utf8_rcpt, NonAsciiAddress(Verb::Rcpt), "553 5.6.7"),
+            ("RCPT with a parameter", b"RCPT TO:<a@b> NOTIFY=NEVER", UnknownParameter(Verb::Rcpt), "555 5.5.4"),
+            ("RCPT with a malformed parameter", b"RCPT TO:<a@b> =", BadParameter(Verb::Rcpt), "501 5.5.4"),
+        ];
+        for (name, line, error, reply) in rows {
+            let found = ascii(line);
+            assert_eq!(found.as_ref(), Err(error), "{name}");
+            assert_eq!(
+                format!("{} {}", error.code(), error.enhanced()),
+                *reply,
+                "{name}"
+            );
+            assert!(
+                !error.text().is_empty() && error.text().is_ascii(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn mail_gives_path_and_parameters() {
+        let none = MailParameters::default();
+        let utf8 = MailParameters {
+            smtputf8: true,
+            ..none.clone()
+        };
+        let all = MailParameters {
+            declared_octets: Some(100),
+            body: Some(Body::EightBitMime),
+            smtputf8: true,
+            auth: Some("<>"),
+        };
+        #[rustfmt::skip] // a row a line
+        let rows: &[(&str, &str, &str, MailParameters<'_>)] = &[
+            ("plain", "MAIL FROM:<a@b.example>", "a@b.example", none.clone()),
+            ("any case", "mail from:<a@b.example>", "a@b.example", none.clone()),
+            ("null", "MAIL FROM:<>", "", none.clone()),
+            ("a space in front of the path", "MAIL FROM: <a@b>", "a@b", none.clone()),
+            ("spaces behind", "MAIL FROM:<a@b>  ", "a@b", none.clone()),
+            ("a source route", "MAIL FROM:<@x,@y:a@b>", "a@b", none.clone()),
+            ("all parameters", "MAIL FROM:<> size=100 BODY=8bitmime AUTH=<> smtputf8", "", all),
+            ("UTF-8 under SMTPUTF8", "MAIL FROM:<ü@bü.example> SMTPUTF8", "ü@bü.example", utf8),
+        ];
+        for (name, line, address, parameters) in rows {
+            let Ok(Command::Mail(mail)) = ascii(line.as_bytes()) else {
+                panic!("{name}")
+            };
+            let found = match &mail.reverse_path {
+                ReversePath::Null => "",
+                ReversePath::Mailbox(mailbox) => mailbox.as_given(),
+            };
+            assert_eq!((found, &mail.parameters), (*address, parameters), "{name}");
+        }
+    }
+
+    #[test]
+    fn rcpt_gives_its_path() {
+        #[rustfmt::skip] // a row a line
+        let rows: &[(&str, &str, &str)] = &[
+            ("plain", "RCPT TO:<a@b.example>", "a@b.example"),
+            ("a space in front of the path", "RCPT TO: <a@b>", "a@b"),
+            ("the postmaster", "rcpt to:<PostMaster>", "postmaster"),
+            ("a postmaster", "RCPT TO:<postmaster@b>", "postmaster@b"),
+            ("UTF-8 in an SMTPUTF8 transaction", "RCPT TO:<ü@b>", "ü@b"),
+            ("a quoted at sign", "RCPT TO:<\"a@b\"@c>", "\"a@b\"@c"),
+            ("the percent hack is a local part", "RCPT TO:<a%b@c>", "a%b@c"),
+        ];
+        for (name, line, address) in rows {
+            let Ok(Command::Rcpt(rcpt)) = parse(line.as_bytes(), Addresses::Utf8) else {
+                panic!("{name}")
+            };
+            let found = match &rcpt.forward_path {
+                ForwardPath::Postmaster => "postmaster",
+                ForwardPath::Mailbox(mailbox) => mailbox.as_given(),
+            };
+            assert_eq!(found, *address, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_secret_shows_in_debug() {
+        let command = ascii(b"AUTH PLAIN AGEAc2VjcmV0").unwrap();
+        assert!(!format!("{command:?}").contains("AGEA"));
+    }
+
+    /// Lines put together from what the grammar is made of: never a panic, and what is accepted
+    /// names no octet that could end a line.
+    #[test]
+    fn random_lines_do_no_harm() {
+        #[rustfmt::skip]
+        const PARTS: &[&[u8]] = &[
+            b"MAIL FROM:", b"RCPT TO:", b"BDAT ", b"AUTH ", b"EHLO ", b"VRFY ", b"<", b">", b"@",
+            b":", b",", b".", b"\"", b"\\", b"[", b"]", b"IPv6:", b"1.2.3.4", b"::", b"a", b"B-",
+            b"xn--", b"postmaster", b" ", b"SIZE=", b"BODY=", b"SMTPUTF8", b"=", b"+2B", b"99",
+            b"LAST", b"\r", b"\n", b"\0", b"\xff", b"\xc3\xbc", b"\xe2\x80\xa8", b"\xef\xbc\xa0",
+        ];
+        let seed = 5321;
+        let mut random = fastrand::Rng::with_seed(seed);
+        for round in 0..40_000 {
+            let mut line = PARTS[random.usize(..6)].to_vec();
+            for _ in 0..random.usize(..12) {
+                line.extend_from_slice(PARTS[random.usize(..PARTS.len())]);
+            }
+            let addresses = [Addresses::Ascii, Addresses::Utf8][random.usize(..2)];
+            let Ok(command) = parse(&line, addresses) else {
+                continue;
+            };
+            let shown = match command {
+                Command::Mail(Mail {
+                    reverse_path: ReversePath::Mailbox(mailbox),
+                    ..
+                })
+                | Command::Rcpt(Rcpt {
+                    forward_path: ForwardPath::Mailbox(mailbox),
+                }) => {
+                    assert!(
+                        mailbox.domain().comparable().is_ascii(),
+                        "seed {seed} round {round}"
+                    );
+                    mailbox.as_given()
+                }
+                Command::Ehlo(name)
+                | Command::Helo(name)
+                | Command::Auth {
+                    mechanism: name, ..
+                } => name,
+                Command::Mail(Mail {
+                    reverse_path: ReversePath::Null,
+                    ..
+                })
+                | Command::Rcpt(Rcpt {
+                    forward_path: ForwardPath::Postmaster,
+                })
+                | Command::Data
+                | Command::Bdat { .. }
+                | Command::Rset
+                | Command::Noop
+                | Command::Quit
+                | Command::Vrfy(_)
+                | Command::Expn(_)
+                | Command::Help
+                | Command::StartTls => "",
+            };
+            assert!(
+                !shown.chars().any(char::is_control),
+                "seed {seed} round {round}: {shown:?}"
+            );
+        }
+    }
+}

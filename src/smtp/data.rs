@@ -171,3 +171,100 @@ impl fmt::Debug for MailData {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(data: &MailData) -> Vec<u8> {
+        data.slices().flatten().copied().collect()
+    }
+
+    #[test]
+    fn octets_come_out_as_they_went_in() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let budget = Budget::new(u64::MAX);
+        for declared in [None, Some(0), Some(700), Some(5_000), Some(u64::MAX)] {
+            let mut data = MailData::new(&budget, declared);
+            let mut expected = Vec::new();
+            for _ in 0..60 {
+                let octets = random.usize(..40_000);
+                let run: Vec<u8> = std::iter::repeat_with(|| random.u8(..))
+                    .take(octets)
+                    .collect();
+                data.push(&run).unwrap();
+                expected.extend_from_slice(&run);
+                assert_eq!(data.len(), expected.len() as u64);
+            }
+            assert!(joined(&data) == expected, "declared {declared:?}");
+            assert!(data.slices().all(|slice| !slice.is_empty()));
+        }
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn blocks_begin_at_the_hint_and_double() {
+        // name, declared, octets pushed, what the budget has lent
+        #[rustfmt::skip] // a row a line
+        let rows: &[(&str, Option<u64>, usize, u64)] = &[
+            ("nothing pushed", Some(1 << 30), 0, 0),
+            ("small, undeclared", None, 2048, 4096),
+            ("full to the brim", None, 4096, 4096),
+            ("one octet more", None, 4097, 4096 + 8192),
+            ("declared exactly", Some(2100), 2100, 2100),
+            ("declared too low", Some(2100), 2101, 2100 + 4200),
+            ("declared as nothing", Some(0), 1, 512),
+            ("declared huge", Some(1 << 40), 1, 256 * 1024),
+            ("blocks stop doubling", Some(1 << 40), 256 * 1024 + 1, 512 * 1024),
+        ];
+        for (name, declared, octets, held) in rows {
+            let budget = Budget::new(u64::MAX);
+            let mut data = MailData::new(&budget, *declared);
+            data.push(&vec![b'x'; *octets]).unwrap();
+            assert_eq!(budget.held(), *held, "{name}");
+            assert_eq!(data.is_empty(), *octets == 0, "{name}");
+            drop(data);
+            assert_eq!(budget.held(), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_spent_budget_refuses_and_heals() {
+        let budget = Budget::new(4096 + 512);
+        let mut first = MailData::new(&budget, None);
+        first.push(b"first").unwrap();
+        let mut second = MailData::new(&budget, Some(512));
+        second.push(&[b'x'; 512]).unwrap();
+        assert_eq!(second.push(b"x"), Err(BudgetSpent));
+        assert_eq!(first.push(&[b'x'; 4096]), Err(BudgetSpent));
+        assert_eq!(budget.held(), budget.octets_max());
+        drop(first);
+        second.push(b"x").unwrap();
+        assert_eq!(second.len(), 513);
+    }
+
+    #[test]
+    fn many_threads_never_hold_more_than_the_budget() {
+        let budget = Budget::new(64 * 1024);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let mut data = MailData::new(&budget, None);
+                        while data.len() < 20_000 && data.push(&[b'x'; 3000]).is_ok() {
+                            assert!(budget.held() <= budget.octets_max());
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn debug_shows_no_mail() {
+        let mut data = MailData::new(&Budget::new(u64::MAX), None);
+        data.push(b"secret").unwrap();
+        assert_eq!(format!("{data:?}"), "MailData { len: 6, held: 4096 }");
+    }
+}

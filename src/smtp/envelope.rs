@@ -76,3 +76,52 @@ pub enum Body {
     /// Any octet, no lines; by BDAT only (RFC 3030 §3).
     BinaryMime,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::{self, Addresses, Command};
+    use super::*;
+
+    #[test]
+    fn recipients_are_kept_as_given_and_for_comparison() {
+        // name, RCPT line, as given, local part, domain
+        #[rustfmt::skip] // a row a line
+        let rows: &[(&str, &str, [&str; 3])] = &[
+            ("plain", "RCPT TO:<a@b>", ["a@b", "a", "b"]),
+            ("case of the domain", "RCPT TO:<Ab@C.ORG>", ["Ab@C.ORG", "Ab", "c.org"]),
+            ("bare postmaster", "RCPT TO:<POSTMASTER>", ["postmaster", "postmaster", "first.test"]),
+            ("quoted", "RCPT TO:<\"a\\ b\"@c>", ["\"a\\ b\"@c", "a b", "c"]),
+            ("a source route", "RCPT TO:<@x.org:a@b>", ["a@b", "a", "b"]),
+            ("a U-label", "RCPT TO:<a@BÜ.de>", ["a@BÜ.de", "a", "xn--b-eha.de"]),
+            ("a literal", "RCPT TO:<a@[IPV6:0::1]>", ["a@[IPV6:0::1]", "a", "[ipv6:::1]"]),
+        ];
+        for (name, line, expected) in rows {
+            let Ok(Command::Rcpt(rcpt)) = command::parse(line.as_bytes(), Addresses::Utf8) else {
+                panic!("{name}")
+            };
+            let recipient = Recipient::new(&rcpt.forward_path, "first.test");
+            let found = [
+                &*recipient.as_given,
+                &*recipient.local_part,
+                &*recipient.domain,
+            ];
+            assert_eq!(found, *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn mail_opens_an_envelope_without_recipients() {
+        let line = b"MAIL FROM:<a@b> SIZE=7 BODY=BINARYMIME";
+        let Ok(Command::Mail(mail)) = command::parse(line, Addresses::Ascii) else {
+            panic!()
+        };
+        let expected = Envelope {
+            reverse_path: Some("a@b".into()),
+            recipients: Vec::new(),
+            body: Body::BinaryMime,
+            smtputf8: false,
+            declared_octets: Some(7),
+        };
+        assert_eq!(Envelope::new(&mail), expected);
+    }
+}

@@ -90,3 +90,42 @@ impl Default for Hops {
         Hops::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn received_fields_of_the_header_count() {
+        #[rustfmt::skip] // a row a line
+        let rows: &[(&str, &str, u32)] = &[
+            ("empty", "", 0),
+            ("one", "Received: x\r\n", 1),
+            ("its name alone", "Received:", 1),
+            ("not yet its colon", "Received", 0),
+            ("any case", "rEcEiVeD:x\r\nRECEIVED:\r\n", 2),
+            ("folded", "Received: x\r\n\tReceived: y\r\nSubject: a\r\nReceived: z\r\n", 2),
+            ("another field", "X-Received: x\r\nReceived-SPF: pass\r\n", 0),
+            ("inside a line", "Subject: Received: x\r\n", 0),
+            ("in the body", "Received: x\r\n\r\nReceived: y\r\n", 1),
+            ("in a body without a header", "\r\nReceived: y\r\n", 0),
+            ("lines by LF", "Received: x\nReceived: y\n\nReceived: z\n", 2),
+            ("a name cut by a line end", "Rece\r\nived: x\r\nReceived: y\r\n", 1),
+            ("a CR that ends no line", "\rReceived: x\r\nReceived: y\r\n", 1),
+        ];
+        for (name, header, count) in rows {
+            for cut in 0..=header.len() {
+                let mut hops = Hops::new();
+                hops.read(&header.as_bytes()[..cut]);
+                hops.read(&header.as_bytes()[cut..]);
+                assert_eq!(hops.count(), *count, "{name}, cut at {cut}");
+            }
+            let mut hops = Hops::new();
+            header
+                .as_bytes()
+                .chunks(1)
+                .for_each(|octet| hops.read(octet));
+            assert_eq!(hops.count(), *count, "{name}, octet by octet");
+        }
+    }
+}

@@ -113,3 +113,38 @@ impl Protocol {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_by_dialect_channel_and_auth() {
+        let tls = Security {
+            version: "TLSv1.3",
+            cipher: "TLS_AES_256_GCM_SHA384".into(),
+            bits: 256,
+            resumed: false,
+            client_subject: None,
+        };
+        let (clear, tls, anonymous, known) = (None, Some(&tls), None, Some("ann"));
+        let rows: &[(&str, Dialect, Option<&Security>, Option<&str>)] = &[
+            ("SMTP", Dialect::Smtp, clear, anonymous),
+            ("SMTP", Dialect::Smtp, tls, anonymous),
+            ("ESMTP", Dialect::Esmtp, clear, anonymous),
+            ("ESMTPS", Dialect::Esmtp, tls, anonymous),
+            ("ESMTPA", Dialect::Esmtp, clear, known),
+            ("ESMTPSA", Dialect::Esmtp, tls, known),
+            ("UTF8SMTP", Dialect::Utf8Smtp, clear, anonymous),
+            ("UTF8SMTPS", Dialect::Utf8Smtp, tls, anonymous),
+            ("UTF8SMTPA", Dialect::Utf8Smtp, clear, known),
+            ("UTF8SMTPSA", Dialect::Utf8Smtp, tls, known),
+        ];
+        for (label, dialect, security, authenticated) in rows {
+            assert_eq!(
+                Protocol::of(*dialect, *security, *authenticated).label(),
+                *label
+            );
+        }
+    }
+}

@@ -182,3 +182,82 @@ fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), ParameterError> {
         Some(_) => Err(ParameterError::Repeated),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_mail() {
+        use ParameterError::{Bad, NoSpace, Repeated, Unknown};
+        let none = MailParameters::default();
+        let size = |octets| {
+            Ok(MailParameters {
+                declared_octets: Some(octets),
+                ..none.clone()
+            })
+        };
+        let body = |body| {
+            Ok(MailParameters {
+                body: Some(body),
+                ..none.clone()
+            })
+        };
+        let auth = |auth| {
+            Ok(MailParameters {
+                auth: Some(auth),
+                ..none.clone()
+            })
+        };
+        let utf8 = Ok(MailParameters {
+            smtputf8: true,
+            ..none.clone()
+        });
+        #[rustfmt::skip] // a row a line
+        let rows: &[(&str, &str, Result<MailParameters<'_>, ParameterError>)] = &[
+            ("none", "", Ok(none.clone())),
+            ("none but a space", " ", Ok(none.clone())),
+            ("glued on", "SIZE=1", Err(NoSpace)),
+            ("SIZE", " SIZE=1", size(1)),
+            ("SIZE in any case", " size=1", size(1)),
+            ("SIZE 0", " SIZE=0", size(0)),
+            ("several spaces", "   SIZE=1", size(1)),
+            ("SIZE of 64 bits", " SIZE=18446744073709551615", size(u64::MAX)),
+            ("SIZE beyond 64 bits", " SIZE=18446744073709551616", size(u64::MAX)),
+            ("SIZE of 21 digits", " SIZE=184467440737095516150", Err(Bad)),
+            ("SIZE without a value", " SIZE", Err(Bad)),
+            ("SIZE with an empty value", " SIZE=", Err(Bad)),
+            ("SIZE with a sign", " SIZE=+1", Err(Bad)),
+            ("SIZE with a letter", " SIZE=1k", Err(Bad)),
+            ("SIZE twice", " SIZE=1 SIZE=2", Err(Repeated)),
+            ("BODY=7BIT", " BODY=7BIT", body(Body::SevenBit)),
+            ("BODY=8BITMIME", " BODY=8BITMIME", body(Body::EightBitMime)),
+            ("BODY=BINARYMIME", " body=binarymime", body(Body::BinaryMime)),
+            ("BODY with another value", " BODY=9BIT", Err(Bad)),
+            ("BODY without a value", " BODY", Err(Bad)),
+            ("BODY twice", " BODY=7BIT BODY=8BITMIME", Err(Repeated)),
+            ("SMTPUTF8", " SMTPUTF8", utf8),
+            ("SMTPUTF8 with a value", " SMTPUTF8=yes", Err(Bad)),
+            ("SMTPUTF8 twice", " SMTPUTF8 SMTPUTF8", Err(Repeated)),
+            ("AUTH of nobody", " AUTH=<>", auth("<>")),
+            ("AUTH in xtext", " AUTH=e+3Dmc2@example.com", auth("e+3Dmc2@example.com")),
+            ("AUTH with a half hexchar", " AUTH=e+3", Err(Bad)),
+            ("AUTH with a lower-case hexchar", " AUTH=e+3d", Err(Bad)),
+            ("AUTH without a value", " AUTH", Err(Bad)),
+            ("AUTH beyond ASCII", " AUTH=ü", Err(Bad)),
+            ("AUTH twice", " AUTH=<> AUTH=<>", Err(Repeated)),
+            ("unknown", " RET=HDRS", Err(Unknown)),
+            ("unknown without a value", " REQUIRETLS", Err(Unknown)),
+            ("a known one's beginning", " SIZ=1", Err(Unknown)),
+            ("no keyword", " =1", Err(Bad)),
+            ("a keyword that is none", " SI_ZE=1", Err(Bad)),
+            ("a keyword beyond ASCII", " größe=1", Err(Bad)),
+            ("a control octet", " X=\u{1}", Err(Bad)),
+            ("a tab between", " SIZE=1\tBODY=7BIT", Err(Bad)),
+            ("two equals signs", " X=a=b", Err(Bad)),
+        ];
+        for (name, text, expected) in rows {
+            assert_eq!(mail_parameters(text), *expected, "{name}");
+        }
+    }
+}

@@ -462,3 +462,173 @@ fn lower_case(text: &str) -> Cow<'_, str> {
         Cow::Borrowed(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repeat(pattern: &str, times: usize) -> String {
+        pattern.repeat(times)
+    }
+
+    #[test]
+    fn mailboxes_in_paths_are_read() {
+        let local_64 = repeat("l", 64);
+        let local_quoted_64 = format!("\"{}\"", repeat("q", 62));
+        let label_63 = repeat("d", 63);
+        let domain_189 = format!("{label_63}.{label_63}.{}", repeat("e", 61));
+        let longest = format!("{local_64}@{domain_189}");
+        assert_eq!(longest.len() + 2, PATH_OCTETS_MAX);
+        // name, path, as given, local part unquoted, domain for comparison
+        #[rustfmt::skip] // a row a line
+        let rows: &[(&str, String, &str, &str, &str)] = &[
+            ("plain", "<a@b>".into(), "a@b", "a", "b"),
+            ("several labels", "<a@b.c.d>".into(), "a@b.c.d", "a", "b.c.d"),
+            ("digits and hyphens", "<a@3-b.x--y>".into(), "a@3-b.x--y", "a", "3-b.x--y"),
+            ("case", "<Aa@Bb.EXAMPLE>".into(), "Aa@Bb.EXAMPLE", "Aa", "bb.example"),
+            ("all of atext", "<!#$%&'*+-/=?^_`{|}~@b>".into(), "!#$%&'*+-/=?^_`{|}~@b", "!#$%&'*+-/=?^_`{|}~", "b"),
+            ("dots between atoms", "<a.b.c@d>".into(), "a.b.c@d", "a.b.c", "d"),
+            ("quoted", "<\"a b\"@c>".into(), "\"a b\"@c", "a b", "c"),
+            ("quoted without need", "<\"ab\"@c>".into(), "\"ab\"@c", "ab", "c"),
+            ("nothing quoted", "<\"\"@c>".into(), "\"\"@c", "", "c"),
+            ("quoted pairs", r#"<"\"\\\a"@c>"#.into(), r#""\"\\\a"@c"#, r#""\a"#, "c"),
+            ("quoted brackets", "<\"<a@b>\"@c>".into(), "\"<a@b>\"@c", "<a@b>", "c"),
+            ("quoted dots", "<\"..\"@c>".into(), "\"..\"@c", "..", "c"),
+            ("IPv4", "<a@[192.0.2.1]>".into(), "a@[192.0.2.1]", "a", "[192.0.2.1]"),
+            ("IPv4 with zeros", "<a@[192.000.02.1]>".into(), "a@[192.000.02.1]", "a", "[192.0.2.1]"),
+            ("IPv6", "<a@[IPv6:2001:DB8:0::1]>".into(), "a@[IPv6:2001:DB8:0::1]", "a", "[ipv6:2001:db8::1]"),
+            ("IPv6 in any case", "<a@[ipv6:::]>".into(), "a@[ipv6:::]", "a", "[ipv6:::]"),
+            ("IPv6v4", "<a@[IPv6:::ffff:192.0.2.1]>".into(), "", "a", "[ipv6:::ffff:192.0.2.1]"),
+            ("general literal", "<a@[X-y:Zz<>]>".into(), "a@[X-y:Zz<>]", "a", "[x-y:zz<>]"),
+            ("a name like an address", "<a@192.0.2.1>".into(), "a@192.0.2.1", "a", "192.0.2.1"),
+            ("one hop of route", "<@h:a@b>".into(), "a@b", "a", "b"),
+            ("two hops of route", "<@h.x,@i.y:\"q\"@b>".into(), "\"q\"@b", "q", "b"),
+            ("a UTF-8 local part", "<δοκιμή@b>".into(), "δοκιμή@b", "δοκιμή", "b"),
+            ("UTF-8 in quotes", "<\"ü ö\"@b>".into(), "\"ü ö\"@b", "ü ö", "b"),
+            ("U-labels", "<a@παράδειγμα.Δοκιμή>".into(), "", "a", "xn--hxajbheg2az3al.xn--jxalpdlp"),
+            ("A-labels", "<a@XN--HXAJBHEG2AZ3AL>".into(), "a@XN--HXAJBHEG2AZ3AL", "a", "xn--hxajbheg2az3al"),
+            ("local part of 64", format!("<{local_64}@b>"), "", &local_64, "b"),
+            ("quoted one of 64", format!("<{local_quoted_64}@b>"), "", &local_quoted_64[1..63], "b"),
+            ("label of 63", format!("<a@{label_63}>"), "", "a", &label_63),
+            ("path of 256", format!("<{longest}>"), &longest, &local_64, &domain_189),
+        ];
+        for (name, text, as_given, local_part, domain) in rows {
+            let followed = format!("{text} REST");
+            let (mailbox, rest) = path(&followed).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(rest, " REST", "{name}");
+            if !as_given.is_empty() {
+                assert_eq!(mailbox.as_given(), *as_given, "{name}");
+            }
+            assert_eq!(mailbox.local_part().unquoted(), *local_part, "{name}");
+            assert_eq!(mailbox.domain().comparable(), *domain, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused() {
+        use PathError::{Malformed, NoBrackets, TooLong};
+        let label_63 = repeat("d", 63);
+        #[rustfmt::skip] // a row a line
+        let rows: &[(&str, String, PathError)] = &[
+            ("nothing", "".into(), NoBrackets),
+            ("no brackets", "a@b".into(), NoBrackets),
+            ("not closed", "<a@b".into(), Malformed),
+            ("null", "<>".into(), Malformed),
+            ("two opened", "<<a@b>>".into(), Malformed),
+            ("no domain", "<a>".into(), Malformed),
+            ("empty domain", "<a@>".into(), Malformed),
+            ("no local part", "<@b>".into(), Malformed),
+            ("two at signs", "<a@b@c>".into(), Malformed),
+            ("a space in front", "< a@b>".into(), Malformed),
+            ("a space behind", "<a@b >".into(), Malformed),
+            ("a space inside", "<a b@c>".into(), Malformed),
+            ("a dot in front", "<.a@b>".into(), Malformed),
+            ("a dot behind", "<a.@b>".into(), Malformed),
+            ("two dots", "<a..b@c>".into(), Malformed),
+            ("a comment", "<a(x)@b>".into(), Malformed),
+            ("a display name", "<A <a@b>>".into(), Malformed),
+            ("a comma", "<a,b@c>".into(), Malformed),
+            ("a colon", "<a:b@c>".into(), Malformed),
+            ("a backslash outside quotes", "<a\\b@c>".into(), Malformed),
+            ("a quote in an atom", "<a\"b@c>".into(), Malformed),
+            ("quotes not closed", "<\"a@b>".into(), Malformed),
+            ("quotes closed by a pair", "<\"a\\\"@b>".into(), Malformed),
+            ("text behind quotes", "<\"a\"b@c>".into(), Malformed),
+            ("quotes and dot", "<\"a\".b@c>".into(), Malformed),
+            ("NUL", "<a\0@b>".into(), Malformed),
+            ("NUL in quotes", "<\"\0\"@b>".into(), Malformed),
+            ("CR in quotes", "<\"\r\"@b>".into(), Malformed),
+            ("a paired line feed", "<\"\\\n\"@b>".into(), Malformed),
+            ("a tab in quotes", "<\"\t\"@b>".into(), Malformed),
+            ("DEL", "<\u{7f}@b>".into(), Malformed),
+            ("a paired umlaut", "<\"\\ü\"@b>".into(), Malformed),
+            ("NEL", "<a\u{85}@b>".into(), Malformed),
+            ("a line separator in quotes", "<\"a\u{2028}\"@b>".into(), Malformed),
+            ("a hyphen in front of a label", "<a@-b>".into(), Malformed),
+            ("a hyphen behind a label", "<a@b->".into(), Malformed),
+            ("a hyphen behind an inner label", "<a@b-.c>".into(), Malformed),
+            ("a dot in front of a domain", "<a@.b>".into(), Malformed),
+            ("a dot behind a domain", "<a@b.>".into(), Malformed),
+            ("two dots in a domain", "<a@b..c>".into(), Malformed),
+            ("an underscore in a domain", "<a@b_c>".into(), Malformed),
+            ("a fullwidth at sign in a domain", "<a@b＠c>".into(), Malformed),
+            ("a U-label nothing maps", "<a@\u{378}.org>".into(), Malformed),
+            ("a NEL in a domain", "<a@b\u{85}c>".into(), Malformed),
+            ("IPv4 of three", "<a@[192.0.2]>".into(), Malformed),
+            ("IPv4 of five", "<a@[192.0.2.1.1]>".into(), Malformed),
+            ("IPv4 over 255", "<a@[192.0.2.256]>".into(), Malformed),
+            ("IPv4 of four digits", "<a@[192.0.2.0001]>".into(), Malformed),
+            ("IPv4 with a sign", "<a@[192.0.2.+1]>".into(), Malformed),
+            ("IPv4 in hex", "<a@[0xc0.0.2.1]>".into(), Malformed),
+            ("IPv6 without its tag", "<a@[::1]>".into(), Malformed),
+            ("IPv6 with a zone", "<a@[IPv6:fe80::1%eth0]>".into(), Malformed),
+            ("IPv6 that is none", "<a@[IPv6:1:2]>".into(), Malformed),
+            ("IPv6 with IPv4 inside its tag", "<a@[IPv6:192.0.2.1]>".into(), Malformed),
+            ("a literal not closed", "<a@[192.0.2.1>".into(), Malformed),
+            ("an empty literal", "<a@[]>".into(), Malformed),
+            ("a general literal without content", "<a@[tag:]>".into(), Malformed),
+            ("a general literal with a space", "<a@[tag:a b]>".into(), Malformed),
+            ("a general literal with a bad tag", "<a@[t-:x]>".into(), Malformed),
+            ("text behind a literal", "<a@[192.0.2.1]b>".into(), Malformed),
+            ("a route without a mailbox", "<@a:>".into(), Malformed),
+            ("a route without a colon", "<@a,a@b>".into(), Malformed),
+            ("a route with an empty hop", "<@a,,@b:a@b>".into(), Malformed),
+            ("a route by literal", "<@[192.0.2.1]:a@b>".into(), Malformed),
+            ("a route to the postmaster", "<@a:postmaster>".into(), Malformed),
+            ("local part of 65", format!("<{}@b>", repeat("l", 65)), TooLong),
+            ("quoted one of 65", format!("<\"{}\"@b>", repeat("q", 63)), TooLong),
+            ("label of 64", format!("<a@{}>", repeat("d", 64)), TooLong),
+            ("domain of 256", format!("<a@{label_63}.{label_63}.{label_63}.{label_63}.e>"), TooLong),
+            ("path of 257", format!("<{}@{label_63}.{label_63}.{}>", repeat("l", 64), repeat("e", 62) ), TooLong),
+            ("U-label too long as an A-label", format!("<a@{}>", repeat("ü", 64)), Malformed),
+            ("a literal of 256", format!("<a@[t:{}]>", repeat("x", 252)), TooLong),
+            ("a long route", format!("<@{label_63}.{label_63}.{label_63}.e:a@{label_63}>"), TooLong),
+        ];
+        for (name, text, error) in rows {
+            assert_eq!(
+                path(text).map(|(mailbox, _)| mailbox),
+                Err(*error),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn null_is_for_bounces_and_the_postmaster_for_recipients() {
+        assert_eq!(
+            reverse_path("<> SIZE=1"),
+            Ok((ReversePath::Null, " SIZE=1"))
+        );
+        assert_eq!(reverse_path("<postmaster>"), Err(PathError::Malformed));
+        assert_eq!(forward_path("<>"), Err(PathError::Malformed));
+        for path in ["<postmaster>", "<Postmaster>", "<POSTMASTER>"] {
+            assert_eq!(
+                forward_path(path),
+                Ok((ForwardPath::Postmaster, "")),
+                "{path}"
+            );
+        }
+        let (path, _) = forward_path("<Postmaster@b>").unwrap();
+        assert!(matches!(path, ForwardPath::Mailbox(_)));
+    }
+}

@@ -101,3 +101,166 @@ fn push_date(header: &mut String, unix_seconds: i64) {
     let date = DateTimePrinter::new().zoned_to_string(&timestamp.to_zoned(TimeZone::UTC));
     header.push_str(date.as_deref().unwrap_or("Thu, 1 Jan 1970 00:00:00 +0000"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::data::{Budget, MailData};
+    use super::super::envelope::{Body, Envelope};
+    use super::super::message::{Origin, Protocol, Security};
+    use super::*;
+
+    fn recipient(as_given: &str) -> Recipient {
+        Recipient {
+            as_given: as_given.into(),
+            local_part: "x".into(),
+            domain: "y".into(),
+        }
+    }
+
+    fn message(reverse_path: Option<&str>, recipients: &[&str], origin: Origin) -> Message {
+        Message {
+            envelope: Envelope {
+                reverse_path: reverse_path.map(Box::from),
+                recipients: recipients
+                    .iter()
+                    .map(|as_given| recipient(as_given))
+                    .collect(),
+                body: Body::SevenBit,
+                smtputf8: false,
+                declared_octets: None,
+            },
+            data: MailData::new(&Budget::new(0), None),
+            origin,
+        }
+    }
+
+    fn origin(peer: &str, greeted_as: &str, protocol: Protocol) -> Origin {
+        Origin {
+            peer: peer.parse().unwrap(),
+            greeted_as: greeted_as.into(),
+            protocol,
+            security: None,
+            authenticated: None,
+        }
+    }
+
+    /// 2026-11-24 08:00:00 UTC.
+    const NOW: i64 = 1_795_507_200;
+
+    fn shown(message: &Message) -> String {
+        let first = &message.envelope.recipients[0];
+        String::from_utf8(trace_header(message, "mx.test", "Q1", NOW, first)).unwrap()
+    }
+
+    #[test]
+    fn headers_in_full() {
+        let security = Security {
+            version: "TLSv1.3",
+            cipher: "TLS_AES_256_GCM_SHA384".into(),
+            bits: 256,
+            resumed: true,
+            client_subject: Some("CN=client".into()),
+        };
+        let v4 = "192.0.2.7:4000";
+        let rows: &[(&str, Message, &str)] = &[
+            (
+                "one recipient, in clear",
+                message(
+                    Some("a@b"),
+                    &["c@d"],
+                    origin(v4, "h.example", Protocol::Esmtp),
+                ),
+                "Return-Path: <a@b>\r\n\
+                 Received: from h.example ([192.0.2.7])\r\n\
+                 \tby mx.test with ESMTP id Q1\r\n\
+                 \tfor <c@d>; Tue, 24 Nov 2026 08:00:00 +0000\r\n",
+            ),
+            (
+                "a bounce to two recipients, by HELO over IPv6",
+                message(
+                    None,
+                    &["c@d", "e@f"],
+                    origin("[2001:db8::1]:9", "x", Protocol::Smtp),
+                ),
+                "Return-Path: <>\r\n\
+                 Received: from x ([IPv6:2001:db8::1])\r\n\
+                 \tby mx.test with SMTP id Q1;\r\n\
+                 \tTue, 24 Nov 2026 08:00:00 +0000\r\n",
+            ),
+            (
+                "TLS and AUTH, from an IPv4 address on an IPv6 socket",
+                message(
+                    Some("\"a b\"@c"),
+                    &["postmaster"],
+                    Origin {
+                        security: Some(security),
+                        authenticated: Some("ann".into()),
+                        ..origin("[::ffff:192.0.2.7]:9", "[192.0.2.7]", Protocol::Esmtpsa)
+                    },
+                ),
+                "Return-Path: <\"a b\"@c>\r\n\
+                 Received: from [192.0.2.7] ([192.0.2.7])\r\n\
+                 \tby mx.test with ESMTPSA (TLSv1.3 cipher TLS_AES_256_GCM_SHA384 bits 256) \
+                 (authenticated) id Q1\r\n\
+                 \tfor <postmaster>; Tue, 24 Nov 2026 08:00:00 +0000\r\n",
+            ),
+            (
+                "UTF-8 addresses",
+                message(
+                    Some("ü@b"),
+                    &["ö@ä.de"],
+                    origin(v4, "h", Protocol::Utf8Smtp),
+                ),
+                "Return-Path: <ü@b>\r\n\
+                 Received: from h ([192.0.2.7])\r\n\
+                 \tby mx.test with UTF8SMTP id Q1\r\n\
+                 \tfor <ö@ä.de>; Tue, 24 Nov 2026 08:00:00 +0000\r\n",
+            ),
+        ];
+        for (name, message, expected) in rows {
+            assert_eq!(shown(message), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_name_can_leave_its_place() {
+        let rows: &[(&str, &str, &str)] = &[
+            ("a line break", "a\r\nX: y", "from a??X:?y ("),
+            ("a comment", "a(b", "from a?b ("),
+            ("a clause of its own", "a;by=evil", "from a?by?evil ("),
+            ("beyond ASCII", "bü", "from b? ("),
+            ("nothing", "", "from ? ("),
+        ];
+        for (name, greeted_as, expected) in rows {
+            let origin = origin("192.0.2.7:1", greeted_as, Protocol::Esmtp);
+            let shown = shown(&message(Some("a\r\nb\u{85}@c"), &["d\n@e"], origin));
+            assert!(shown.contains(expected), "{name}: {shown}");
+            assert_eq!(shown.matches('\n').count(), 4, "{name}: {shown}");
+            assert_eq!(shown.matches("\r\n").count(), 4, "{name}: {shown}");
+        }
+    }
+
+    #[test]
+    fn the_longest_names_stay_within_a_line() {
+        let name = "n".repeat(255);
+        let mailbox = "m".repeat(254);
+        let origin = origin("[2001:db8::1]:9", &name, Protocol::Utf8Smtpsa);
+        let shown = shown(&message(Some(&mailbox), &[&mailbox], origin));
+        assert!(shown.split("\r\n").all(|line| line.len() <= 998));
+    }
+
+    #[test]
+    fn dates_are_rfc_5322_in_utc() {
+        let rows: &[(i64, &str)] = &[
+            (0, "Thu, 1 Jan 1970 00:00:00 +0000"),
+            (NOW, "Tue, 24 Nov 2026 08:00:00 +0000"),
+            (1_709_251_199, "Thu, 29 Feb 2024 23:59:59 +0000"),
+            (i64::MAX, "Thu, 1 Jan 1970 00:00:00 +0000"),
+        ];
+        for (seconds, expected) in rows {
+            let mut date = String::new();
+            push_date(&mut date, *seconds);
+            assert_eq!(date, *expected);
+        }
+    }
+}
