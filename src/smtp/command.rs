@@ -9,7 +9,7 @@
 //!   applied before the fault is reported.
 //!
 //! Tolerated beyond the grammar, as every large receiver does: spaces behind `FROM:` and `TO:`,
-//! and at the end of a line. Not tolerated: paths without angle brackets.
+//! and white space at the end of a line. Not tolerated: paths without angle brackets.
 
 use std::fmt;
 
@@ -357,7 +357,7 @@ fn syntax(verb: Verb) -> &'static str {
 /// Reads `line`, which comes without its CR LF.
 pub fn parse(line: &[u8], addresses: Addresses) -> Result<Command<'_>, CommandError> {
     // RFC 5321 §4.1.1: receivers SHOULD tolerate trailing white space.
-    let line = trim_end_spaces(line);
+    let line = trim_end_white_space(line);
     let (word, argument) = match memchr::memchr(b' ', line).and_then(|at| line.split_at_checked(at))
     {
         Some((word, argument)) => (word, argument.get(1..)),
@@ -536,8 +536,8 @@ fn trim_start_spaces(mut text: &[u8]) -> &[u8] {
     text
 }
 
-fn trim_end_spaces(mut line: &[u8]) -> &[u8] {
-    while let [rest @ .., b' '] = line {
+fn trim_end_white_space(mut line: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = line {
         line = rest;
     }
     line
@@ -582,6 +582,7 @@ mod tests {
             ("EHLO of 255 octets", longest.as_bytes(), Command::Ehlo(&longest[5..])),
             ("HELO", b"HELO a", Command::Helo("a")),
             ("trailing spaces", b"HELO a   ", Command::Helo("a")),
+            ("trailing white space", b"RSET \t", Command::Rset),
             ("DATA", b"DATA", Command::Data),
             ("DATA and a space", b"data ", Command::Data),
             ("BDAT", b"BDAT 86", bdat(86, false)),
