@@ -3,6 +3,7 @@
 //! The session makes it, delivery and the trace header read it. Nothing here changes afterwards.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::data::MailData;
 use super::envelope::Envelope;
@@ -10,8 +11,8 @@ use super::envelope::Envelope;
 /// One message whose end was read and that no rule refused.
 #[derive(Debug)]
 pub struct Message {
-    /// Who sent it to whom.
-    pub envelope: Envelope,
+    /// Who sent it to whom. Shared with the session, which reports it when the commit is done.
+    pub envelope: Arc<Envelope>,
     /// Its octets, without dot stuffing, without our trace header.
     pub data: MailData,
     /// The session that brought it.
