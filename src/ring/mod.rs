@@ -1,1 +1,23 @@
-//! ring
+//! Everything that touches io_uring, and with OpenSSL's FFI the only `unsafe` of the program.
+//!
+//! A shard sees futures that own what they lend to the kernel. The rules that keep this sound:
+//!
+//! - An operation in flight owns its buffer and a share of its descriptor. Dropping the future hands
+//!   both to the driver, which frees them at the completion and not before.
+//! - A descriptor closes when its last share goes, so its number is never reused under an operation.
+//! - Every operation here completes exactly once: the runtime's slots cannot take a second completion,
+//!   so nothing multishot passes through [`op::submit`].
+//!
+//! This module knows sockets, files and buffers. It knows nothing of SMTP or TLS.
+
+mod buffers;
+mod descriptor;
+mod file;
+mod op;
+mod runtime;
+mod socket;
+
+pub use buffers::{ReceiveBuffer, ReceiveBuffers};
+pub use file::{File, create_directory, remove_file, rename};
+pub use runtime::{RingError, RingSettings, run};
+pub use socket::{Accepted, Listener, Receiving, Sending, Socket};

@@ -1,0 +1,185 @@
+//! Files by way of the ring, so that no shard waits for a disk.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use io_uring::{opcode, types};
+
+use super::descriptor::Descriptor;
+use super::op;
+
+/// A file or directory that is open on this ring.
+pub struct File {
+    descriptor: Descriptor,
+}
+
+impl File {
+    /// Makes a new file of this mode for writing; an existing one is `EEXIST`.
+    pub async fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+        open(path, flags, mode).await
+    }
+
+    /// Opens a directory, to sync it.
+    pub async fn open_directory(path: &Path) -> io::Result<File> {
+        open(
+            path,
+            libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC,
+            0,
+        )
+        .await
+    }
+
+    /// Writes all of `octets` at the file's beginning.
+    pub async fn write_all(&self, octets: Vec<u8>) -> io::Result<()> {
+        let mut octets = octets;
+        let mut written = 0;
+        while written < octets.len() {
+            let rest = octets.len() - written;
+            // At most 1 GiB an operation: the kernel takes no more than 2 GiB at once.
+            let length = u32::try_from(rest.min(1 << 30)).unwrap_or(0);
+            // SAFETY: `written` is within the vector.
+            let start = unsafe { octets.as_ptr().add(written) };
+            let entry = opcode::Write::new(self.descriptor.target(), start, length)
+                .offset(u64::try_from(written).unwrap_or(u64::MAX))
+                .build();
+            // SAFETY: the pointer leads into the vector's heap memory; the operation owns it.
+            let done = unsafe { op::submit((self.descriptor.clone(), octets), entry) }.await;
+            octets = done.data.1;
+            match done.result? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => written += usize::try_from(count).unwrap_or(usize::MAX),
+            }
+        }
+        Ok(())
+    }
+
+    /// fsync(2): contents and metadata are on stable storage afterwards.
+    pub async fn sync(&self) -> io::Result<()> {
+        let entry = opcode::Fsync::new(self.descriptor.target()).build();
+        // SAFETY: no pointers; the operation owns a share of the descriptor.
+        unsafe { op::submit(self.descriptor.clone(), entry) }
+            .await
+            .result
+            .map(drop)
+    }
+}
+
+/// rename(2): replaces what lies at `to`.
+pub async fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (c_path(from)?, c_path(to)?);
+    let entry = opcode::RenameAt::new(HERE, from.as_ptr(), HERE, to.as_ptr()).build();
+    // SAFETY: both pointers lead into the strings' heap memory, which the operation owns.
+    unsafe { op::submit((from, to), entry) }
+        .await
+        .result
+        .map(drop)
+}
+
+/// mkdir(2).
+pub async fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
+    let path = c_path(path)?;
+    let entry = opcode::MkDirAt::new(HERE, path.as_ptr()).mode(mode).build();
+    // SAFETY: the pointer leads into the string's heap memory, which the operation owns.
+    unsafe { op::submit(path, entry) }.await.result.map(drop)
+}
+
+/// unlink(2).
+pub async fn remove_file(path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let entry = opcode::UnlinkAt::new(HERE, path.as_ptr()).build();
+    // SAFETY: the pointer leads into the string's heap memory, which the operation owns.
+    unsafe { op::submit(path, entry) }.await.result.map(drop)
+}
+
+async fn open(path: &Path, flags: i32, mode: u32) -> io::Result<File> {
+    let path = c_path(path)?;
+    let entry = opcode::OpenAt::new(HERE, path.as_ptr())
+        .flags(flags)
+        .mode(mode)
+        .build();
+    // SAFETY: the pointer leads into the string's heap memory, which the operation owns.
+    let fd = unsafe { op::submit(path, entry) }.await.result?;
+    let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: the kernel has just given us this descriptor.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(File {
+        descriptor: Descriptor::new(fd),
+    })
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// Paths are relative to the working directory, as everywhere.
+const HERE: types::Fd = types::Fd(libc::AT_FDCWD);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::ring::{RingSettings, run};
+
+    fn on_a_ring<T>(future: impl Future<Output = T>) -> T {
+        run(
+            RingSettings {
+                entries: 8,
+                sqpoll: false,
+            },
+            future,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_file_is_written_synced_and_renamed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("a"), directory.path().join("b"));
+        let octets = vec![b'x'; 300_000];
+        on_a_ring(async {
+            let file = File::create_new(&from, 0o600).await.unwrap();
+            file.write_all(octets.clone()).await.unwrap();
+            file.sync().await.unwrap();
+            rename(&from, &to).await.unwrap();
+            File::open_directory(directory.path())
+                .await
+                .unwrap()
+                .sync()
+                .await
+                .unwrap();
+        });
+        assert_eq!(std::fs::read(&to).unwrap(), octets);
+        assert_eq!(
+            std::fs::metadata(&to).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+
+    #[test]
+    fn refusals_come_with_their_errno() {
+        let directory = tempfile::tempdir().unwrap();
+        let there = directory.path().join("there");
+        on_a_ring(async {
+            create_directory(&there, 0o700).await.unwrap();
+            let again = create_directory(&there, 0o700).await.unwrap_err();
+            assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+            let gone = remove_file(&directory.path().join("gone"))
+                .await
+                .unwrap_err();
+            assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+            let file = File::create_new(&there.join("f"), 0o600).await.unwrap();
+            file.write_all(Vec::new()).await.unwrap();
+            let twice = File::create_new(&there.join("f"), 0o600)
+                .await
+                .err()
+                .unwrap();
+            assert_eq!(twice.kind(), io::ErrorKind::AlreadyExists);
+        });
+        assert!(there.join("f").exists());
+    }
+}

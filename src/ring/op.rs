@@ -1,0 +1,58 @@
+//! One operation with one completion, on any opcode.
+
+use std::io;
+use std::marker::PhantomData;
+
+use io_uring::{cqueue, squeue};
+use tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
+
+/// An operation in flight; resolves to what it was given, with the kernel's verdict.
+pub(super) type Flight<D> = InFlightOneshot<D, Whole<D>>;
+
+/// A finished operation: the data it owned, and how it went.
+pub(super) struct Done<D> {
+    pub(super) data: D,
+    pub(super) result: io::Result<u32>,
+    /// `IORING_CQE_F_*`: which buffer was chosen, whether the socket holds more.
+    pub(super) flags: u32,
+}
+
+/// Hands the data back whole.
+pub(super) struct Whole<D>(PhantomData<D>);
+
+impl<D> OneshotOutputTransform for Whole<D> {
+    type Output = Done<D>;
+    type StoredData = D;
+
+    fn transform_oneshot_output(self, data: D, completion: cqueue::Entry) -> Done<D> {
+        let result = u32::try_from(completion.result())
+            .map_err(|_| io::Error::from_raw_os_error(-completion.result()));
+        Done {
+            data,
+            result,
+            flags: completion.flags(),
+        }
+    }
+}
+
+/// Puts `entry` on the submission queue of this thread's ring; it goes to the kernel with the next batch.
+///
+/// # Safety
+///
+/// - Every pointer in `entry` must lead into `data`, at an address that stays the same while `data`
+///   moves (heap memory, not inline fields), or be null.
+/// - `data` must own the descriptor that `entry` names, so that the number cannot be reused.
+/// - The operation must complete exactly once.
+pub(super) unsafe fn submit<D: 'static>(data: D, entry: squeue::Entry) -> Flight<D> {
+    UnsubmittedOneshot::new(data, Whole(PhantomData), entry).submit()
+}
+
+/// Has the kernel wait for readiness before it tries: the receive that follows a reply finds nothing yet.
+pub(super) fn poll_first(mut entry: squeue::Entry) -> squeue::Entry {
+    const RECVSEND_POLL_FIRST: u16 = 1;
+    let start: *mut squeue::Entry = &raw mut entry;
+    let ioprio = start.cast::<u16>().wrapping_add(1);
+    // SAFETY: an entry is the kernel's `struct io_uring_sqe`, whose second u16 is `ioprio`.
+    unsafe { ioprio.write(RECVSEND_POLL_FIRST) };
+    entry
+}

@@ -1,0 +1,250 @@
+//! TCP over the ring: listeners, and connections that receive into provided buffers.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use io_uring::{opcode, squeue, types};
+use socket2::{SockAddr, SockAddrStorage, SockRef};
+
+use super::buffers::{self, ReceiveBuffer, ReceiveBuffers};
+use super::descriptor::Descriptor;
+use super::op::{self, Flight};
+
+/// A listening socket on this ring.
+#[derive(Clone)]
+pub struct Listener {
+    descriptor: Descriptor,
+    address: SocketAddr,
+}
+
+/// A new connection and the peer's address.
+pub struct Accepted {
+    /// The connection.
+    pub socket: Socket,
+    /// Who connected.
+    pub peer: SocketAddr,
+}
+
+impl Listener {
+    /// Takes over a listening socket. Accepted sockets inherit `TCP_NODELAY` from it.
+    pub fn new(listener: TcpListener) -> io::Result<Listener> {
+        let address = listener.local_addr()?;
+        SockRef::from(&listener).set_tcp_nodelay(true)?;
+        Ok(Listener {
+            descriptor: Descriptor::new(listener.into()),
+            address,
+        })
+    }
+
+    /// The address it is bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts one connection. Expected errors: `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM` (back off),
+    /// `ECONNABORTED` and the network errors of accept(2) (go on), `ECANCELED` (shutting down).
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        // SAFETY: a zeroed sockaddr_storage is valid, and the kernel gets its true size.
+        let mut peer = Box::new(Peer {
+            storage: SockAddrStorage::zeroed(),
+            length: 0,
+        });
+        peer.length = peer.storage.size_of();
+        let storage: *mut SockAddrStorage = &raw mut peer.storage;
+        let length: *mut libc::socklen_t = &raw mut peer.length;
+        let entry = opcode::Accept::new(self.descriptor.target(), storage.cast(), length)
+            .flags(libc::SOCK_CLOEXEC)
+            .build();
+        // SAFETY: both pointers lead into the box, which the operation owns with the descriptor.
+        let done = unsafe { op::submit((self.descriptor.clone(), peer), entry) }.await;
+        let fd = raw(done.result?);
+        // SAFETY: the kernel has just given us this descriptor.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let Peer { storage, length } = *done.data.1;
+        // SAFETY: accept filled `length` octets of the storage.
+        let peer = unsafe { SockAddr::new(storage, length) };
+        let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Accepted {
+            socket: Socket {
+                descriptor: Descriptor::new(fd),
+            },
+            peer,
+        })
+    }
+
+    /// Accepts one connection at once if one waits, outside the ring: the last resort when descriptors ran
+    /// out and a spare one was just freed for this.
+    pub fn accept_now(&self) -> Option<OwnedFd> {
+        use std::os::fd::AsRawFd;
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let mut poll = libc::pollfd {
+            fd: self.descriptor.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one pollfd, and a count of one; a timeout of zero never waits.
+        if unsafe { libc::poll(&raw mut poll, 1, 0) } <= 0 {
+            return None; // the listener blocks, so accept only what is there
+        }
+        // SAFETY: null address pointers are allowed by accept4(2).
+        let fd = unsafe {
+            libc::accept4(
+                self.descriptor.as_raw_fd(),
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                flags,
+            )
+        };
+        // SAFETY: a descriptor that is not negative was just given to us.
+        (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Cancels the accepts in flight, which then complete with `ECANCELED`.
+    pub fn cancel(&self) {
+        cancel(&self.descriptor);
+    }
+}
+
+struct Peer {
+    storage: SockAddrStorage,
+    length: libc::socklen_t,
+}
+
+/// A TCP connection on this ring. Cloning shares the descriptor.
+#[derive(Clone)]
+pub struct Socket {
+    descriptor: Descriptor,
+}
+
+impl Socket {
+    /// Receives into a buffer of the pool. Waits for a buffer when the pool is empty, never spins.
+    ///
+    /// `Ok(None)` is the peer's end of stream. `ECANCELED` follows [`Socket::cancel`].
+    pub fn receive(&self, buffers: &ReceiveBuffers) -> Receiving {
+        let entry = opcode::Recv::new(self.descriptor.target(), std::ptr::null_mut(), 0)
+            .buf_group(buffers::GROUP)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        let entry = op::poll_first(entry);
+        // SAFETY: the kernel picks memory from the pool, of which the operation holds a share, as it does of
+        // the descriptor; a receive with one buffer completes once.
+        let flight = unsafe { op::submit((self.descriptor.clone(), buffers.clone()), entry) };
+        Receiving { flight }
+    }
+
+    /// Waits until a buffer of the pool was given back; for when [`Socket::receive`] gave `ENOBUFS`.
+    pub async fn buffer_returned(&self, buffers: &ReceiveBuffers) {
+        buffers.returned().await;
+    }
+
+    /// Sends all of `octets`, and gives the vector back for reuse. The octets leave even if the future is
+    /// not polled; it is to be awaited for the outcome.
+    pub fn send(&self, octets: Vec<u8>) -> Sending {
+        let length = u32::try_from(octets.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(self.descriptor.target(), octets.as_ptr(), length)
+            // WAITALL: the kernel goes on after a short write, so that one completion means all or an error.
+            .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+            .build();
+        // SAFETY: the pointer leads into the vector's heap memory; the operation owns it and the descriptor.
+        let flight = unsafe { op::submit((self.descriptor.clone(), octets), entry) };
+        Sending { flight }
+    }
+
+    /// Tells the peer that nothing more will come.
+    pub async fn shutdown(&self) {
+        let entry = opcode::Shutdown::new(self.descriptor.target(), libc::SHUT_WR).build();
+        // SAFETY: no pointers; the operation owns a share of the descriptor.
+        // A peer that is gone already (ENOTCONN) has learned it another way.
+        let _ = unsafe { op::submit(self.descriptor.clone(), entry) }.await;
+    }
+
+    /// Cancels what is in flight on this connection; it then completes with `ECANCELED`.
+    pub fn cancel(&self) {
+        cancel(&self.descriptor);
+    }
+
+    /// Closes the connection with the next batch, if this is its last share.
+    pub fn close(self) {
+        self.descriptor.close();
+    }
+
+    /// The address that the peer connected to.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        use std::os::fd::{AsRawFd, BorrowedFd};
+        // SAFETY: `self` keeps the descriptor open over the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.descriptor.as_raw_fd()) };
+        SockRef::from(&fd)
+            .local_addr()?
+            .as_socket()
+            .ok_or(io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// A receive in flight.
+pub struct Receiving {
+    flight: Flight<(Descriptor, ReceiveBuffers)>,
+}
+
+impl Future for Receiving {
+    type Output = io::Result<Option<ReceiveBuffer>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.flight).poll(cx).map(|done| {
+            let (_, buffers) = done.data;
+            let chosen = io_uring::cqueue::buffer_select(done.flags);
+            match (done.result, chosen) {
+                // Dropping the buffer gives it back: an end of stream may come with one.
+                (Ok(0), Some(id)) => {
+                    drop(buffers.filled(id, 0));
+                    Ok(None)
+                }
+                (Ok(0), None) => Ok(None),
+                (Ok(octets), Some(id)) => Ok(Some(
+                    buffers.filled(id, usize::try_from(octets).unwrap_or(usize::MAX)),
+                )),
+                (Ok(_), None) => Err(io::ErrorKind::InvalidData.into()),
+                (Err(error), Some(id)) => {
+                    drop(buffers.filled(id, 0));
+                    Err(error)
+                }
+                (Err(error), None) => Err(error),
+            }
+        })
+    }
+}
+
+/// A send in flight; resolves to the vector and whether all of it left.
+pub struct Sending {
+    flight: Flight<(Descriptor, Vec<u8>)>,
+}
+
+impl Future for Sending {
+    type Output = (Vec<u8>, io::Result<()>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.flight).poll(cx).map(|done| {
+            let octets = done.data.1;
+            let outcome = match done.result {
+                Ok(sent) if usize::try_from(sent) == Ok(octets.len()) => Ok(()),
+                Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+                Err(error) => Err(error),
+            };
+            (octets, outcome)
+        })
+    }
+}
+
+fn cancel(descriptor: &Descriptor) {
+    let all = types::CancelBuilder::fd(descriptor.target()).all();
+    // SAFETY: no pointers. Entries run in order and the descriptor is open now, so a close that follows in
+    // the same batch comes after this.
+    drop(unsafe { op::submit((), opcode::AsyncCancel2::new(all).build()) });
+}
+
+/// A descriptor number out of a completion.
+fn raw(result: u32) -> RawFd {
+    RawFd::try_from(result).unwrap_or(-1)
+}
