@@ -1,1 +1,3 @@
 //! deliver
+
+pub mod target;
