@@ -1,6 +1,10 @@
 //! Arguments in, exit status out.
 
+use std::process::ExitCode;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    ringpost::cli::run(std::env::args_os())
+}

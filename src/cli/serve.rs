@@ -1,0 +1,447 @@
+//! `ringpost serve`: its flags, and how they become a [`Config`].
+//!
+//! The flags are the configuration's one schema: the command line, `@FILE`, the environment,
+//! `check`, the help and the manual pages all come from the structs below.
+//! Claims:
+//! - Every flag takes a value, so a flag file is one `--flag value` a line.
+//! - What one flag says wrongly is clap's error (exit status 2); what several say wrongly together
+//!   is a [`Fault`] (exit status 1), found by `check` too.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{ArgAction, Args};
+use ipnet::IpNet;
+
+use super::values;
+use crate::config::{
+    Anonymous, AuthOffer, CertPair, ChannelPolicy, ClientCert, Config, Durability, Fault,
+    LogFormat, LogLevel, MinVersion, SmtpSettings, StartTls, StrayNewline, TlsSettings,
+};
+use crate::deliver::target::Target;
+
+/// The flags of `serve` and `check`.
+#[derive(Debug, Args)]
+pub(super) struct ServeFlags {
+    #[command(flatten)]
+    listening: ListeningFlags,
+    #[command(flatten)]
+    tls: TlsFlags,
+    #[command(flatten)]
+    policy: PolicyFlags,
+    #[command(flatten)]
+    relay: RelayFlags,
+    #[command(flatten)]
+    limits: LimitFlags,
+    #[command(flatten)]
+    delivery: DeliveryFlags,
+    #[command(flatten)]
+    process: ProcessFlags,
+    #[command(flatten)]
+    watching: WatchingFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Listening")]
+struct ListeningFlags {
+    /// Name in the greeting, in EHLO and in trace fields [default: the host's name]
+    #[arg(long, value_name = "NAME", value_parser = values::domain)]
+    hostname: Option<String>,
+    /// TCP port: greets in clear; port 0 lets the kernel choose; repeatable [default: 127.0.0.1:2525 if --listen-tls is not given either]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = values::address)]
+    listen: Vec<SocketAddr>,
+    /// TLS port: TLS from the first octet; port 0 lets the kernel choose; repeatable [default: 127.0.0.1:4650 if --listen is not given either]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = values::address)]
+    listen_tls: Vec<SocketAddr>,
+    /// Threads that run sessions: a number, or one for each core
+    #[arg(long, value_name = "N|cores", default_value = "cores", value_parser = values::shards)]
+    shards: NonZeroUsize,
+    /// Pin each shard to a core of its own
+    #[arg(long, value_name = "yes|no", default_value = "no", hide_possible_values = true, action = ArgAction::Set, value_parser = values::yes_no())]
+    pin: bool,
+    /// Submission entries of each shard's ring
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = values::count(RING_ENTRIES))]
+    ring_entries: u32,
+    /// Let a kernel thread poll the submission queue (needs a core to spare for each shard)
+    #[arg(long, value_name = "yes|no", default_value = "no", hide_possible_values = true, action = ArgAction::Set, value_parser = values::yes_no())]
+    sqpoll: bool,
+    /// Connections the kernel holds for a listener until they are accepted (at most net.core.somaxconn)
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = values::count(1..=BACKLOG_MAX))]
+    backlog: u32,
+    /// Text behind the host name in the greeting
+    #[arg(long, value_name = "TEXT", default_value = "ESMTP ringpost", value_parser = values::greeting)]
+    greeting: String,
+    /// On a TLS port with TLS 1.3, send the greeting with the server's own Finished, a round trip earlier
+    #[arg(long, value_name = "yes|no", default_value = "no", hide_possible_values = true, action = ArgAction::Set, value_parser = values::yes_no())]
+    early_greeting: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsFlags {
+    /// STARTTLS on TCP ports; required: nothing is accepted before it
+    #[arg(long, value_name = "off|on|required", default_value = "on", hide_possible_values = true, value_parser = starttls())]
+    starttls: StartTls,
+    /// Certificate chain (PEM, leaf first); repeatable, each with its --key; chosen by SNI name and key type [default: a development certificate in the data directory]
+    #[arg(long, value_name = "FILE")]
+    cert: Vec<PathBuf>,
+    /// Private key (PEM) of the --cert in the same place of the order; repeatable
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// Oldest TLS version spoken
+    #[arg(long, value_name = "1.2|1.3", default_value = "1.2", hide_possible_values = true, value_parser = tls_min())]
+    tls_min: MinVersion,
+    /// Key exchange groups in order of preference, separated by colons
+    #[arg(long, value_name = "LIST", default_value = DEFAULT_GROUPS, value_parser = NonEmptyStringValueParser::new())]
+    tls_groups: String,
+    /// Ciphers in OpenSSL's notation, separated by colons [default: OpenSSL's choice]
+    #[arg(long, value_name = "LIST", value_parser = NonEmptyStringValueParser::new())]
+    tls_ciphers: Option<String>,
+    /// Session tickets given out after a handshake; 0: no resumption
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::count(0..=TICKETS_MAX))]
+    tls_tickets: usize,
+    /// Ticket keys kept over restarts and shared by a fleet (mode 0600; made if missing) [default: in memory only]
+    #[arg(long, value_name = "FILE")]
+    ticket_keys: Option<PathBuf>,
+    /// How long a ticket can resume a session (at most 7d)
+    #[arg(long, value_name = "DURATION", default_value = "12h", value_parser = values::ticket_lifetime)]
+    ticket_lifetime: Duration,
+    /// Ask the peer for a certificate; require: no valid one, no session
+    #[arg(long, value_name = "none|request|require", default_value = "none", hide_possible_values = true, value_parser = client_cert())]
+    client_cert: ClientCert,
+    /// Certificates (PEM) of those who may have signed the peer's certificate
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "AUTH and policy")]
+struct PolicyFlags {
+    /// Offer AUTH in clear (passwords cross the network readable)
+    #[arg(long, value_name = "yes|no", default_value = "no", hide_possible_values = true, value_parser = auth_offer())]
+    tcp_auth: AuthOffer,
+    /// Offer AUTH inside TLS, by STARTTLS or on a TLS port
+    #[arg(long, value_name = "yes|no", default_value = "no", hide_possible_values = true, value_parser = auth_offer())]
+    tls_auth: AuthOffer,
+    /// Take mail without AUTH in clear
+    #[arg(long, value_name = "yes|no", default_value = "yes", hide_possible_values = true, value_parser = anonymous())]
+    tcp_anonymous: Anonymous,
+    /// Take mail without AUTH inside TLS
+    #[arg(long, value_name = "yes|no", default_value = "yes", hide_possible_values = true, value_parser = anonymous())]
+    tls_anonymous: Anonymous,
+    /// Who may log in: name:hash lines, # comments; hashes by ringpost hash-password [default: nobody]
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Who may send where")]
+struct RelayFlags {
+    /// Domain whose mail anyone may bring; repeatable [default: localhost and the host name]
+    #[arg(long, value_name = "NAME", value_parser = values::mail_domain)]
+    local_domain: Vec<String>,
+    /// Network that may relay to any domain without AUTH; repeatable [default: none]
+    #[arg(long, value_name = "CIDR", value_parser = values::network)]
+    trusted_net: Vec<IpNet>,
+    /// Known addresses, one a line, # comments; others get 550 5.1.1 [default: every address of a local domain]
+    #[arg(long, value_name = "FILE")]
+    recipients: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitFlags {
+    /// A lone CR or LF in DATA: becomes CR LF, is kept, or the message gets 550 5.6.0
+    #[arg(long, value_name = "normalize|accept|reject", default_value = "normalize", hide_possible_values = true, value_parser = stray_newline())]
+    stray_newline: StrayNewline,
+    /// Octets of one message
+    #[arg(long, value_name = "SIZE", default_value = "50M", value_parser = values::octets)]
+    max_message_bytes: u64,
+    /// Recipients of one transaction
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = values::count(1..=RECIPIENTS_MAX))]
+    max_recipients: usize,
+    /// Sessions open at a time, over all shards
+    #[arg(long, value_name = "N", default_value = "16384", value_parser = values::count(1..=SESSIONS_MAX))]
+    max_sessions: usize,
+    /// Sessions open at a time from one address; 0: no limit
+    #[arg(long, value_name = "N", default_value = "0", value_parser = values::count(0..=SESSIONS_MAX))]
+    max_sessions_per_ip: usize,
+    /// Errors after which a session is ended
+    #[arg(long, value_name = "N", default_value = "20", value_parser = values::count(1..=ERRORS_MAX))]
+    max_errors: u32,
+    /// How long the next command may take to come
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = values::duration)]
+    command_timeout: Duration,
+    /// How long mail data may pause
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = values::duration)]
+    data_timeout: Duration,
+    /// How long a session may last
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = values::duration)]
+    session_timeout: Duration,
+    /// How long a TLS handshake may take
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
+    handshake_timeout: Duration,
+    /// Octets of mail data held in memory by the whole process; past it new data gets 452 4.3.1
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = values::octets)]
+    mail_memory: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Mail's way")]
+struct DeliveryFlags {
+    /// Where everything of the server's own lies; made if missing (mode 0700)
+    #[arg(long, value_name = "DIR", default_value = "./ringpost-data")]
+    data_dir: PathBuf,
+    /// What 250 promises: disk: on stable storage; none: nothing (for measurements)
+    #[arg(long, value_name = "disk|none", default_value = "disk", hide_possible_values = true, value_parser = durability())]
+    durability: Durability,
+    /// Where mail goes: maildir:DIR (one Maildir a recipient) or discard [default: maildir:DATA_DIR/maildir]
+    #[arg(long, value_name = "TARGET", value_parser = values::target)]
+    deliver: Option<Target>,
+    /// Where mail for one domain goes instead; repeatable [default: none]
+    #[arg(long, value_name = "DOMAIN=TARGET", value_parser = values::route)]
+    route: Vec<(String, Target)>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Process")]
+struct ProcessFlags {
+    /// How long transactions under way may take to finish after SIGTERM
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration_or_zero)]
+    drain_timeout: Duration,
+    /// User to become once the listeners are bound: a name or a number [default: stay]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    user: Option<String>,
+    /// Group to become once the listeners are bound: a name or a number [default: the user's]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    group: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Watching")]
+struct WatchingFlags {
+    /// Serve /metrics, /healthz and /readyz over HTTP there [default: off]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = values::address)]
+    metrics: Option<SocketAddr>,
+    /// Form of the log lines on standard error
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true, value_parser = log_format())]
+    log_format: LogFormat,
+    /// Least severe event that is logged
+    #[arg(long, value_name = "error|warn|info|debug|trace", default_value = "info", hide_possible_values = true, value_parser = log_level())]
+    log_level: LogLevel,
+}
+
+impl ServeFlags {
+    /// Fills in the defaults that depend on other flags or on the host, and names what the flags
+    /// say wrongly together. The values come back with faults too, so that `check` can go on.
+    pub(super) fn resolve(self) -> (Config, Vec<Fault>) {
+        let ServeFlags {
+            listening,
+            tls,
+            policy,
+            relay,
+            limits,
+            delivery,
+            process,
+            watching,
+        } = self;
+        let hostname = listening.hostname.unwrap_or_else(host_name);
+        let (listen, listen_tls) = if listening.listen.is_empty() && listening.listen_tls.is_empty()
+        {
+            (vec![DEFAULT_LISTEN], vec![DEFAULT_LISTEN_TLS])
+        } else {
+            (listening.listen, listening.listen_tls)
+        };
+        let mut local_domains = relay.local_domain;
+        if local_domains.is_empty() {
+            local_domains = vec!["localhost".to_owned(), hostname.clone()];
+        }
+        let local_domains = without_repetition(local_domains);
+        let unpaired = unpaired(&tls.cert, &tls.key);
+        let deliver = delivery
+            .deliver
+            .unwrap_or_else(|| Target::Maildir(delivery.data_dir.join("maildir")));
+        let config = Config {
+            hostname,
+            listen,
+            listen_tls,
+            shards: listening.shards,
+            pin: listening.pin,
+            ring_entries: listening.ring_entries,
+            sqpoll: listening.sqpoll,
+            backlog: listening.backlog,
+            early_greeting: listening.early_greeting,
+            certs: std::iter::zip(tls.cert, tls.key)
+                .map(|(cert, key)| CertPair { cert, key })
+                .collect(),
+            tls: TlsSettings {
+                min: tls.tls_min,
+                groups: tls.tls_groups,
+                ciphers: tls.tls_ciphers,
+                tickets: tls.tls_tickets,
+                ticket_lifetime: tls.ticket_lifetime,
+                client_cert: tls.client_cert,
+                client_ca: tls.client_ca,
+            },
+            ticket_keys: tls.ticket_keys,
+            users: policy.users,
+            recipients: relay.recipients,
+            smtp: SmtpSettings {
+                greeting: listening.greeting,
+                starttls: tls.starttls,
+                tcp: ChannelPolicy {
+                    auth: policy.tcp_auth,
+                    anonymous: policy.tcp_anonymous,
+                },
+                tls: ChannelPolicy {
+                    auth: policy.tls_auth,
+                    anonymous: policy.tls_anonymous,
+                },
+                local_domains,
+                trusted_nets: relay.trusted_net,
+                stray_newline: limits.stray_newline,
+                message_octets_max: limits.max_message_bytes,
+                recipients_max: limits.max_recipients,
+                errors_max: limits.max_errors,
+                command_timeout: limits.command_timeout,
+                data_timeout: limits.data_timeout,
+                session_timeout: limits.session_timeout,
+            },
+            sessions_max: limits.max_sessions,
+            sessions_per_ip_max: limits.max_sessions_per_ip,
+            handshake_timeout: limits.handshake_timeout,
+            mail_memory_octets: limits.mail_memory,
+            data_dir: delivery.data_dir,
+            durability: delivery.durability,
+            deliver,
+            routes: delivery.route,
+            drain_timeout: process.drain_timeout,
+            user: process.user,
+            group: process.group,
+            metrics: watching.metrics,
+            log_format: watching.log_format,
+            log_level: watching.log_level,
+        };
+        let faults = unpaired.into_iter().chain(config.faults()).collect();
+        (config, faults)
+    }
+}
+
+fn starttls() -> impl clap::builder::TypedValueParser<Value = StartTls> {
+    values::choice([
+        ("off", StartTls::Off),
+        ("on", StartTls::On),
+        ("required", StartTls::Required),
+    ])
+}
+
+fn tls_min() -> impl clap::builder::TypedValueParser<Value = MinVersion> {
+    values::choice([("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)])
+}
+
+fn client_cert() -> impl clap::builder::TypedValueParser<Value = ClientCert> {
+    values::choice([
+        ("none", ClientCert::None),
+        ("request", ClientCert::Request),
+        ("require", ClientCert::Require),
+    ])
+}
+
+fn auth_offer() -> impl clap::builder::TypedValueParser<Value = AuthOffer> {
+    values::choice([("yes", AuthOffer::Yes), ("no", AuthOffer::No)])
+}
+
+fn anonymous() -> impl clap::builder::TypedValueParser<Value = Anonymous> {
+    values::choice([("yes", Anonymous::Yes), ("no", Anonymous::No)])
+}
+
+fn stray_newline() -> impl clap::builder::TypedValueParser<Value = StrayNewline> {
+    values::choice([
+        ("normalize", StrayNewline::Normalize),
+        ("accept", StrayNewline::Accept),
+        ("reject", StrayNewline::Reject),
+    ])
+}
+
+fn durability() -> impl clap::builder::TypedValueParser<Value = Durability> {
+    values::choice([("disk", Durability::Disk), ("none", Durability::None)])
+}
+
+fn log_format() -> impl clap::builder::TypedValueParser<Value = LogFormat> {
+    values::choice([("text", LogFormat::Text), ("json", LogFormat::Json)])
+}
+
+fn log_level() -> impl clap::builder::TypedValueParser<Value = LogLevel> {
+    values::choice([
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ])
+}
+
+/// The host's name, if it could stand in a greeting. Containers and desktops are often called
+/// something with an underscore; then the server is "localhost" until told better.
+fn host_name() -> String {
+    let name = gethostname::gethostname();
+    name.to_str()
+        .and_then(|name| values::domain(name).ok())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// The fault of a certificate without a key, or of a key without a certificate.
+fn unpaired(certs: &[PathBuf], keys: &[PathBuf]) -> Option<Fault> {
+    if let Some(cert) = certs.get(keys.len()) {
+        return Some(Fault::of_file(
+            "--cert",
+            cert,
+            format!("has no --key: {} --cert, {} --key", certs.len(), keys.len()),
+        ));
+    }
+    let key = keys.get(certs.len())?;
+    Some(Fault::of_file(
+        "--key",
+        key,
+        format!(
+            "has no --cert: {} --key, {} --cert",
+            keys.len(),
+            certs.len()
+        ),
+    ))
+}
+
+fn without_repetition(names: Vec<String>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::with_capacity(names.len());
+    for name in names {
+        if !kept.contains(&name) {
+            kept.push(name);
+        }
+    }
+    kept
+}
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 2525);
+const DEFAULT_LISTEN_TLS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4650);
+
+/// The hybrid group first: what is recorded today cannot be read by a quantum computer later.
+const DEFAULT_GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
+
+/// The kernel takes 32768 submission and 65536 completion entries, and we ask for four times as
+/// many completion as submission entries. Below 32 a shard's own standing operations do not fit.
+const RING_ENTRIES: std::ops::RangeInclusive<u32> = 32..=16384;
+
+/// The kernel caps it at net.core.somaxconn anyway, 4096 by default.
+const BACKLOG_MAX: u32 = 65535;
+
+/// A client keeps one or two; each costs the server an encryption and some 250 octets.
+const TICKETS_MAX: usize = 16;
+
+/// Bounds of counts: above what a machine can serve, below what overflows in sums.
+const RECIPIENTS_MAX: usize = 1_000_000;
+const SESSIONS_MAX: usize = 10_000_000;
+const ERRORS_MAX: u32 = 1_000_000;

@@ -1,0 +1,107 @@
+//! One line for whatever clap finds wrong with the arguments.
+//!
+//! clap's own rendering takes several lines and a usage summary; the contract promises one line
+//! that names the flag, and a log collector wants no more.
+//! Claims: the line holds no line end, names the flag first, and says where the value came from
+//! when that was a flag file or the environment.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::arguments::{Argument, Origin};
+
+/// The line, without the program's name before it.
+pub(super) fn line(error: &clap::Error, arguments: &[Argument]) -> String {
+    let flag = context(error, ContextKind::InvalidArg);
+    let value = context(error, ContextKind::InvalidValue);
+    let flag_name = flag.as_deref().map(name_of).unwrap_or_default();
+    let text = match error.kind() {
+        ErrorKind::InvalidValue => match value.as_deref() {
+            None | Some("") => format!("{flag_name}: a value is missing"),
+            Some(value) => {
+                let choices = context(error, ContextKind::ValidValue).unwrap_or_default();
+                format!("{flag_name} {value:?}: must be one of {choices}")
+            }
+        },
+        ErrorKind::ValueValidation => {
+            let value = value.as_deref().unwrap_or_default();
+            let reason = std::error::Error::source(error).map(ToString::to_string);
+            format!(
+                "{flag_name}: {value:?} {}",
+                reason.unwrap_or_else(|| "is wrong".to_owned())
+            )
+        }
+        ErrorKind::UnknownArgument if flag_name.starts_with('-') => {
+            match context(error, ContextKind::SuggestedArg) {
+                Some(suggested) => {
+                    format!(
+                        "{flag_name}: no such flag; perhaps {} is meant",
+                        name_of(&suggested)
+                    )
+                }
+                None => format!("{flag_name}: no such flag; --help lists them"),
+            }
+        }
+        ErrorKind::UnknownArgument => {
+            let word = flag.as_deref().unwrap_or_default();
+            format!("{word:?} is neither a flag nor a flag's value")
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = context(error, ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!("{word:?} is no command; ringpost --help lists them")
+        }
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "a command is missing; ringpost --help lists them".to_owned()
+        }
+        ErrorKind::MissingRequiredArgument => format!("{flag_name}: is required"),
+        ErrorKind::InvalidUtf8 => format!("{flag_name}: a value is not UTF-8"),
+        _ => {
+            // Kinds that our flags cannot raise today: clap's own first line, without "error: ".
+            let rendered = error.to_string();
+            let first = rendered.lines().next().unwrap_or_default();
+            first.strip_prefix("error: ").unwrap_or(first).to_owned()
+        }
+    };
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match origin(flag_name, value.as_deref(), arguments) {
+        Some(Origin::File { path, line_number }) => {
+            format!("{text} (@{} line {line_number})", path.display())
+        }
+        Some(Origin::Environment(name)) => format!("{text} (from {name})"),
+        Some(Origin::CommandLine) | None => text,
+    }
+}
+
+/// Where the wrong argument came from: the last one of this flag with this value.
+fn origin<'a>(
+    flag_name: &str,
+    value: Option<&str>,
+    arguments: &'a [Argument],
+) -> Option<&'a Origin> {
+    let long = flag_name
+        .strip_prefix("--")
+        .filter(|long| !long.is_empty())?;
+    let candidates = arguments
+        .iter()
+        .rev()
+        .filter(|argument| super::arguments::names_flag(&argument.text, long));
+    let with_value = candidates.clone().find(|argument| match value {
+        Some(value) => argument.text.to_string_lossy().ends_with(value),
+        None => true,
+    });
+    with_value
+        .or_else(|| candidates.clone().next())
+        .map(|argument| &argument.origin)
+}
+
+/// `--pin <yes|no>` is called `--pin`, `<DIR>` stays.
+fn name_of(flag: &str) -> &str {
+    flag.split([' ', '=']).next().unwrap_or(flag)
+}
+
+fn context(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(text.clone()),
+        ContextValue::Strings(texts) => Some(texts.join(", ")),
+        other => Some(other.to_string()),
+    }
+}

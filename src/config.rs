@@ -1,0 +1,417 @@
+//! What the server was told to do: resolved and validated values, and nothing read from a file yet.
+//!
+//! Apart from the flags because the control thread and the shards read these values and must not
+//! know clap. Plain data: every default is filled in, every text parsed.
+//! Claims:
+//! - [`Config::faults`] looks at the values alone; what the named files hold is `loaded`'s part.
+//! - A fault stops `serve` and `check` alike, with the same line; a warning stops neither.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::deliver::target::Target;
+
+/// Everything `serve` was told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name in the greeting, in EHLO and in trace fields; an A-label form.
+    pub hostname: String,
+    /// TCP ports: listeners that greet in clear.
+    pub listen: Vec<SocketAddr>,
+    /// TLS ports: listeners that speak TLS from the first octet.
+    pub listen_tls: Vec<SocketAddr>,
+    /// Threads that run sessions.
+    pub shards: NonZeroUsize,
+    /// Whether a shard is pinned to its core.
+    pub pin: bool,
+    /// Submission entries of a shard's ring.
+    pub ring_entries: u32,
+    /// Whether a kernel thread polls the submission queue.
+    pub sqpoll: bool,
+    /// Connections the kernel holds for a listener until they are accepted.
+    pub backlog: u32,
+    /// Whether the greeting on a TLS port leaves with the server's Finished.
+    pub early_greeting: bool,
+    /// Certificates with their keys. Empty: a development certificate below `data_dir`.
+    pub certs: Vec<CertPair>,
+    /// How TLS is spoken.
+    pub tls: TlsSettings,
+    /// Where ticket keys are kept over restarts. `None`: in memory.
+    pub ticket_keys: Option<PathBuf>,
+    /// The `name:hash` file of those who may log in.
+    pub users: Option<PathBuf>,
+    /// The file of known addresses. `None`: every local part of a local domain is known.
+    pub recipients: Option<PathBuf>,
+    /// What the protocol core is told.
+    pub smtp: SmtpSettings,
+    /// Sessions open at a time, over all shards.
+    pub sessions_max: usize,
+    /// Sessions open at a time from one address; 0 means no limit.
+    pub sessions_per_ip_max: usize,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// Octets of mail data held in memory by the whole process.
+    pub mail_memory_octets: u64,
+    /// Where everything of ours lies.
+    pub data_dir: PathBuf,
+    /// What 250 promises.
+    pub durability: Durability,
+    /// Where mail goes that no route names.
+    pub deliver: Target,
+    /// Where mail for single domains goes; the domains are lower-case A-label forms.
+    pub routes: Vec<(String, Target)>,
+    /// How long transactions under way may take to finish after SIGTERM.
+    pub drain_timeout: Duration,
+    /// The user to become once the listeners are bound.
+    pub user: Option<String>,
+    /// The group to become once the listeners are bound.
+    pub group: Option<String>,
+    /// Where metrics and health are served.
+    pub metrics: Option<SocketAddr>,
+    /// The form of log lines.
+    pub log_format: LogFormat,
+    /// The least severe event that is logged.
+    pub log_level: LogLevel,
+}
+
+/// A certificate chain and its private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertPair {
+    /// PEM: leaf first, then the chain.
+    pub cert: PathBuf,
+    /// PEM: the leaf's private key.
+    pub key: PathBuf,
+}
+
+/// What the protocol core is told, but for the files.
+#[derive(Debug, Clone)]
+pub struct SmtpSettings {
+    /// The text behind the host name in the greeting.
+    pub greeting: String,
+    /// Whether a clear channel can or must become TLS.
+    pub starttls: StartTls,
+    /// The policy of clear channels.
+    pub tcp: ChannelPolicy,
+    /// The policy inside TLS, however it came about.
+    pub tls: ChannelPolicy,
+    /// Domains whose recipients anyone may name: lower-case A-label forms or address literals.
+    pub local_domains: Vec<String>,
+    /// Networks that may relay without AUTH.
+    pub trusted_nets: Vec<IpNet>,
+    /// What becomes of a lone CR or LF in DATA.
+    pub stray_newline: StrayNewline,
+    /// Octets of one message.
+    pub message_octets_max: u64,
+    /// Recipients of one transaction.
+    pub recipients_max: usize,
+    /// Errors of one session.
+    pub errors_max: u32,
+    /// How long a command may take to come.
+    pub command_timeout: Duration,
+    /// How long mail data may pause.
+    pub data_timeout: Duration,
+    /// How long a session may last.
+    pub session_timeout: Duration,
+}
+
+/// What is offered and demanded on one kind of channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelPolicy {
+    /// Whether AUTH is offered.
+    pub auth: AuthOffer,
+    /// Whether mail is taken without AUTH.
+    pub anonymous: Anonymous,
+}
+
+/// Whether AUTH is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthOffer {
+    /// Listed and run.
+    Yes,
+    /// Neither listed nor run.
+    No,
+}
+
+/// Whether mail is taken without AUTH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anonymous {
+    /// MAIL works without AUTH.
+    Yes,
+    /// MAIL before AUTH gets 530.
+    No,
+}
+
+/// Whether a clear channel can or must become TLS (RFC 3207).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartTls {
+    /// Not listed, refused with 502.
+    Off,
+    /// Listed, up to the peer.
+    On,
+    /// Nothing is accepted before it.
+    Required,
+}
+
+/// What becomes of a lone CR or LF in DATA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StrayNewline {
+    /// Becomes CR LF.
+    Normalize,
+    /// Is kept.
+    Accept,
+    /// The message is refused.
+    Reject,
+}
+
+/// How TLS is spoken.
+#[derive(Debug, Clone)]
+pub struct TlsSettings {
+    /// The oldest version spoken.
+    pub min: MinVersion,
+    /// Key exchange groups in order of preference.
+    pub groups: String,
+    /// Ciphers; `None`: OpenSSL's choice.
+    pub ciphers: Option<String>,
+    /// Session tickets given out after a full handshake.
+    pub tickets: usize,
+    /// How long a ticket can resume a session.
+    pub ticket_lifetime: Duration,
+    /// Whether the peer is asked for a certificate.
+    pub client_cert: ClientCert,
+    /// Who may have signed the peer's certificate.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The oldest TLS version spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MinVersion {
+    /// TLS 1.2 (RFC 5246).
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// Whether the peer is asked for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCert {
+    /// Not asked.
+    None,
+    /// Asked; none is as good as a valid one.
+    Request,
+    /// No valid certificate, no session.
+    Require,
+}
+
+/// What 250 to the end of data promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// On stable storage.
+    Disk,
+    /// Nothing: written, but not synced.
+    None,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least severe event that is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Failures of the machine or of ours.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// Sessions and transactions.
+    Info,
+    /// Steps inside a session.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Something that keeps the server from running as told: one line, naming flag and file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The flag to change, with its dashes.
+    pub flag: &'static str,
+    /// The file the flag names, where it names one.
+    pub file: Option<PathBuf>,
+    /// What is wrong.
+    pub text: String,
+}
+
+impl Fault {
+    /// A fault of the flag's own value or of its combination with others.
+    pub fn of_flag(flag: &'static str, text: impl Into<String>) -> Fault {
+        Fault {
+            flag,
+            file: None,
+            text: text.into(),
+        }
+    }
+
+    /// A fault of the file that the flag names.
+    pub fn of_file(flag: &'static str, file: impl Into<PathBuf>, text: impl Into<String>) -> Fault {
+        Fault {
+            flag,
+            file: Some(file.into()),
+            text: text.into(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Texts come from libraries too, and a fault is one line whatever they say.
+        let text = self.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        match &self.file {
+            Some(file) => write!(formatter, "{} {}: {text}", self.flag, file.display()),
+            None => write!(formatter, "{}: {text}", self.flag),
+        }
+    }
+}
+
+impl Config {
+    /// What cannot be run, as far as the values alone show it.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        self.listener_faults(&mut faults);
+        if self.tls.client_cert != ClientCert::None && self.tls.client_ca.is_none() {
+            faults.push(Fault::of_flag(
+                "--client-cert",
+                "asking for a certificate needs --client-ca to check it against",
+            ));
+        }
+        let greeting_octets = "220  \r\n".len() + self.hostname.len() + self.smtp.greeting.len();
+        if greeting_octets > REPLY_LINE_OCTETS_MAX {
+            faults.push(Fault::of_flag(
+                "--greeting",
+                format!(
+                    "makes a greeting of {greeting_octets} octets, \
+                     a reply line has at most {REPLY_LINE_OCTETS_MAX}"
+                ),
+            ));
+        }
+        let mut routed: Vec<&str> = Vec::new();
+        for (domain, _) in &self.routes {
+            if routed.contains(&domain.as_str()) {
+                faults.push(Fault::of_flag(
+                    "--route",
+                    format!("{domain} is routed twice"),
+                ));
+            }
+            routed.push(domain);
+        }
+        faults
+    }
+
+    /// What runs, but hardly as meant.
+    pub fn warnings(&self) -> Vec<Fault> {
+        let mut warnings = Vec::new();
+        let mut warn = |flag, text: &str| warnings.push(Fault::of_flag(flag, text));
+        let smtp = &self.smtp;
+        let clear = !self.listen.is_empty() && smtp.starttls != StartTls::Required;
+        let secure = !self.listen_tls.is_empty()
+            || (!self.listen.is_empty() && smtp.starttls != StartTls::Off);
+        if smtp.tcp.auth == AuthOffer::Yes {
+            if smtp.starttls == StartTls::Required {
+                warn("--tcp-auth", "without effect under --starttls required");
+            } else {
+                warn("--tcp-auth", "passwords cross the network in clear");
+            }
+        }
+        if self.users.is_none() {
+            if smtp.tls.auth == AuthOffer::Yes {
+                warn("--tls-auth", "without --users every login fails");
+            }
+            if smtp.tcp.auth == AuthOffer::Yes {
+                warn("--tcp-auth", "without --users every login fails");
+            }
+        }
+        let silent = |policy: ChannelPolicy| {
+            policy.auth == AuthOffer::No && policy.anonymous == Anonymous::No
+        };
+        if clear && silent(smtp.tcp) {
+            warn(
+                "--tcp-anonymous",
+                "with --tcp-auth no, no mail is taken in clear",
+            );
+        }
+        if secure && silent(smtp.tls) {
+            warn(
+                "--tls-anonymous",
+                "with --tls-auth no, no mail is taken inside TLS",
+            );
+        }
+        if !secure && !self.certs.is_empty() {
+            warn("--cert", "not used: --starttls off and no TLS port");
+        }
+        if self.tls.client_cert == ClientCert::None && self.tls.client_ca.is_some() {
+            warn("--client-ca", "not used under --client-cert none");
+        }
+        if self.early_greeting && self.listen_tls.is_empty() {
+            warn("--early-greeting", "without effect: no TLS port");
+        }
+        if smtp.recipients_max < RECIPIENTS_FLOOR {
+            warn(
+                "--max-recipients",
+                "RFC 5321 section 4.5.3.1.8 asks for at least 100",
+            );
+        }
+        if self.mail_memory_octets < smtp.message_octets_max {
+            warn(
+                "--mail-memory",
+                "less than --max-message-bytes: the largest messages get 452",
+            );
+        }
+        if self.durability == Durability::None {
+            warn(
+                "--durability",
+                "none: accepted mail may be lost with the power",
+            );
+        }
+        warnings
+    }
+
+    fn listener_faults(&self, faults: &mut Vec<Fault>) {
+        let listeners = (self.listen.iter().map(|address| ("--listen", address)))
+            .chain(
+                self.listen_tls
+                    .iter()
+                    .map(|address| ("--listen-tls", address)),
+            )
+            .chain(self.metrics.iter().map(|address| ("--metrics", address)));
+        let mut bound: Vec<(&str, &SocketAddr)> = Vec::new();
+        for (flag, address) in listeners {
+            // Port 0 is another port each time.
+            if address.port() != 0
+                && let Some((first, _)) = bound.iter().find(|(_, other)| *other == address)
+            {
+                let text = if *first == flag {
+                    format!("{address} is given twice")
+                } else {
+                    format!("{address} is already taken by {first}")
+                };
+                faults.push(Fault::of_flag(flag, text));
+            }
+            bound.push((flag, address));
+        }
+    }
+}
+
+/// RFC 5321 §4.5.3.1.5, CR LF included.
+const REPLY_LINE_OCTETS_MAX: usize = 512;
+
+/// RFC 5321 §4.5.3.1.8.
+const RECIPIENTS_FLOOR: usize = 100;
