@@ -1,8 +1,31 @@
 //! TLS for the server's side: OpenSSL contexts, and TLS over memory. It does no socket I/O and knows no shard.
+//!
+//! - [`material`] reads certificates and keys, and names the file that is at fault.
+//! - [`context`] makes OpenSSL contexts of them and chooses one by the name the client asks for.
+//! - [`tickets`] holds the keys of session tickets, shared by all shards, restarts and a fleet.
+//! - [`connection`] is one TLS connection: ciphertext in, plaintext out, and the other way.
+//! - [`facts`] is what became known by a handshake, [`failure`] why one failed.
+//! - [`development`] makes the certificates of a first run.
+//!
+//! Files are read and written only by [`material`], [`tickets`] and [`development`], all of them from
+//! the control thread or at the start; a shard meets only memory.
 
+pub mod connection;
+pub mod context;
 pub mod development;
+pub mod facts;
 pub mod failure;
+#[allow(unsafe_code, reason = "what the openssl crate does not bind")]
+mod ffi;
 pub mod material;
+#[cfg(test)]
+mod tests;
+pub mod tickets;
+mod wire;
 
+pub use connection::{Connection, GreetingSent, Handshake, Read};
+pub use context::{ClientCert, DEFAULT_GROUPS, MinVersion, ServerContexts, TlsError, TlsSettings};
+pub use facts::{ClientCertificate, Facts, Verification};
 pub use failure::{Fault, HandshakeError};
 pub use material::{CertifiedKey, MaterialError};
+pub use tickets::{Rotation, TicketKeyRing, TicketKeysError};

@@ -1,0 +1,278 @@
+//! What the `openssl` crate does not bind: ticket keys, chains by key, session lifetime, group names.
+//!
+//! The only `unsafe` of the TLS side. Every function here is safe to call; the pointers they pass on
+//! come from the crate's own types, or from OpenSSL for the time of a callback.
+//!
+//! The ticket key ring lives in the context's ex data: the context owns an `Arc` of it and drops it
+//! when OpenSSL frees the context, which is after the last `SSL` made from it is gone. So the callbacks,
+//! which find the ring through their `SSL`, never see a ring that is gone.
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_void};
+use std::ptr;
+use std::slice;
+use std::sync::{Arc, OnceLock};
+
+use foreign_types::ForeignTypeRef;
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::pkey::{PKeyRef, Private};
+use openssl::ssl::{SslContext, SslContextBuilder, SslRef};
+use openssl::stack::StackRef;
+use openssl::x509::{X509, X509Ref};
+use openssl_sys as sys;
+
+use super::tickets::{KEY_NAME_OCTETS, TicketKey, TicketKeyRing};
+
+/// Lets `ring` protect the tickets of this context.
+pub(super) fn set_ticket_keys(
+    builder: &mut SslContextBuilder,
+    ring: Arc<TicketKeyRing>,
+) -> Result<(), ErrorStack> {
+    builder.set_ex_data(ring_index()?, ring);
+    // SAFETY: the builder's context is valid; the callback is a function, alive for ever.
+    let set = unsafe { SSL_CTX_set_tlsext_ticket_key_evp_cb(builder.as_ptr(), Some(ticket_key)) };
+    if set == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
+}
+
+/// A session older than this is not resumed, and its ticket says so to the client.
+pub(super) fn set_session_lifetime(builder: &mut SslContextBuilder, seconds: c_long) {
+    // SAFETY: the builder's context is valid.
+    let _previous = unsafe { SSL_CTX_set_timeout(builder.as_ptr(), seconds) };
+}
+
+/// Adds a certificate with the chain that goes with it alone, and its key. One for each key type: an RSA
+/// and an ECDSA certificate in one context each keep their own chain, and OpenSSL chooses by what
+/// the client can verify. (The crate's `add_extra_chain_cert` has one chain for all of them.)
+pub(super) fn add_certificate(
+    builder: &mut SslContextBuilder,
+    leaf: &X509Ref,
+    chain: &StackRef<X509>,
+    key: &PKeyRef<Private>,
+) -> Result<(), ErrorStack> {
+    const OVERRIDE: c_int = 1;
+    // SAFETY: all four are valid; OpenSSL takes references of its own on certificates and key.
+    let used = unsafe {
+        SSL_CTX_use_cert_and_key(
+            builder.as_ptr(),
+            leaf.as_ptr(),
+            key.as_ptr(),
+            chain.as_ptr(),
+            OVERRIDE,
+        )
+    };
+    if used == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
+}
+
+/// The group of the key exchange. (`SSL_get0_group_name` is only there from OpenSSL 3.2 on.)
+pub(super) fn group_name(ssl: &SslRef) -> Option<&str> {
+    const SSL_CTRL_GET_NEGOTIATED_GROUP: c_int = 134;
+    // SAFETY: a query without an argument, of a valid `SSL`.
+    let group = unsafe {
+        sys::SSL_ctrl(
+            ssl.as_ptr(),
+            SSL_CTRL_GET_NEGOTIATED_GROUP,
+            0,
+            ptr::null_mut(),
+        )
+    };
+    let group = c_int::try_from(group).ok().filter(|group| *group > 0)?;
+    // SAFETY: a query of a valid `SSL`.
+    let name = unsafe { SSL_group_to_name(ssl.as_ptr(), group) };
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: OpenSSL's names are static, or live as long as the context, which `ssl` keeps.
+    unsafe { CStr::from_ptr(name) }.to_str().ok()
+}
+
+/// For tests: lets a client try to resume this session.
+#[cfg(test)]
+pub(super) fn set_session(
+    ssl: &mut openssl::ssl::Ssl,
+    session: &openssl::ssl::SslSession,
+) -> Result<(), ErrorStack> {
+    // SAFETY: the session came from a client context of the same method, as the crate asks for.
+    unsafe { ssl.set_session(session) }
+}
+
+/// For tests: how long the server told the client that this ticket is good, in seconds.
+#[cfg(test)]
+pub(super) fn lifetime_hint(session: &openssl::ssl::SslSession) -> std::ffi::c_ulong {
+    unsafe extern "C" {
+        fn SSL_SESSION_get_ticket_lifetime_hint(
+            session: *const sys::SSL_SESSION,
+        ) -> std::ffi::c_ulong;
+    }
+    // SAFETY: a query of a valid session.
+    unsafe { SSL_SESSION_get_ticket_lifetime_hint(session.as_ptr()) }
+}
+
+/// OpenSSL asks for the keys of a ticket: `encrypting` one, to write `name` and `iv`; else to find
+/// the key of `name` (RFC 5077 §4).
+///
+/// Returns 1 or 2 for ready, where 2 asks for a fresh ticket, 0 for no key, -1 for failure.
+extern "C" fn ticket_key(
+    ssl: *mut sys::SSL,
+    name: *mut c_uchar,
+    iv: *mut c_uchar,
+    cipher: *mut sys::EVP_CIPHER_CTX,
+    mac: *mut sys::EVP_MAC_CTX,
+    encrypting: c_int,
+) -> c_int {
+    const FAILED: c_int = -1;
+    const NO_KEY: c_int = 0;
+    const READY: c_int = 1;
+    const READY_AND_RENEW: c_int = 2;
+
+    // SAFETY: OpenSSL calls with the `SSL` whose handshake runs, valid for the time of the call.
+    let ssl = unsafe { SslRef::from_ptr(ssl) };
+    let Some(ring) = ring_index()
+        .ok()
+        .and_then(|index| ssl.ssl_context().ex_data::<Arc<TicketKeyRing>>(index))
+    else {
+        return FAILED;
+    };
+    let keys = ring.keys();
+
+    if encrypting == 1 {
+        let key = keys.encrypting();
+        let mut octets = [0; IV_OCTETS];
+        if openssl::rand::rand_bytes(&mut octets).is_err() {
+            return FAILED;
+        }
+        // SAFETY: OpenSSL gives room for TLSEXT_KEYNAME_LENGTH (16) octets.
+        unsafe { ptr::copy_nonoverlapping(key.name.as_ptr(), name, KEY_NAME_OCTETS) };
+        // SAFETY: OpenSSL gives room for EVP_MAX_IV_LENGTH (16) octets.
+        unsafe { ptr::copy_nonoverlapping(octets.as_ptr(), iv, IV_OCTETS) };
+        if start_cipher(cipher, ring, key, iv, 1) && start_mac(mac, key) {
+            READY
+        } else {
+            FAILED
+        }
+    } else {
+        // SAFETY: OpenSSL has checked that the ticket is long enough for the name (and the IV).
+        let name = unsafe { slice::from_raw_parts(name, KEY_NAME_OCTETS) };
+        let Some(key) = keys.find(name) else {
+            return NO_KEY;
+        };
+        // Always renew: a client may use a ticket once (RFC 8446 §C.4), and would otherwise resume
+        // only every second time.
+        if start_cipher(cipher, ring, key, iv, 0) && start_mac(mac, key) {
+            READY_AND_RENEW
+        } else {
+            FAILED
+        }
+    }
+}
+
+fn start_cipher(
+    context: *mut sys::EVP_CIPHER_CTX,
+    ring: &TicketKeyRing,
+    key: &TicketKey,
+    iv: *const c_uchar,
+    encrypting: c_int,
+) -> bool {
+    // SAFETY: the context is OpenSSL's for this ticket; key and IV have the cipher's length (32 and
+    // 16 octets); the cipher lives in the ring, which the caller borrows.
+    let started = unsafe {
+        sys::EVP_CipherInit_ex(
+            context,
+            ring.cipher().as_ptr(),
+            ptr::null_mut(),
+            key.cipher_key.as_ptr(),
+            iv,
+            encrypting,
+        )
+    };
+    started == 1
+}
+
+fn start_mac(context: *mut sys::EVP_MAC_CTX, key: &TicketKey) -> bool {
+    let octet_string = |name: &CStr, data_type, data: *const u8, data_size| sys::OSSL_PARAM {
+        key: name.as_ptr(),
+        data_type,
+        // OpenSSL only reads the parameters that are set.
+        data: data.cast_mut().cast::<c_void>(),
+        data_size,
+        return_size: 0,
+    };
+    let digest = c"SHA256";
+    let parameters = [
+        octet_string(
+            c"key",
+            OSSL_PARAM_OCTET_STRING,
+            key.mac_key.as_ptr(),
+            key.mac_key.len(),
+        ),
+        octet_string(
+            c"digest",
+            OSSL_PARAM_UTF8_STRING,
+            digest.as_ptr().cast::<u8>(),
+            digest.count_bytes(),
+        ),
+        sys::OSSL_PARAM {
+            key: ptr::null(),
+            data_type: 0,
+            data: ptr::null_mut(),
+            data_size: 0,
+            return_size: 0,
+        },
+    ];
+    // SAFETY: the context is OpenSSL's for this ticket; the parameters end with the one without a
+    // name and point to data that outlives the call, which copies them.
+    let set = unsafe { sys::EVP_MAC_CTX_set_params(context, parameters.as_ptr()) };
+    set == 1
+}
+
+/// Where a context keeps its ring.
+fn ring_index() -> Result<Index<SslContext, Arc<TicketKeyRing>>, ErrorStack> {
+    static INDEX: OnceLock<Index<SslContext, Arc<TicketKeyRing>>> = OnceLock::new();
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
+    }
+    // Two threads may both get here: one index is then never used, which costs a word a context.
+    let index = SslContext::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
+}
+
+/// The IV of AES-CBC.
+const IV_OCTETS: usize = 16;
+
+/// `OSSL_PARAM_UTF8_STRING` of `openssl/core.h`.
+const OSSL_PARAM_UTF8_STRING: u32 = 4;
+/// `OSSL_PARAM_OCTET_STRING` of `openssl/core.h`.
+const OSSL_PARAM_OCTET_STRING: u32 = 5;
+
+type TicketKeyCallback = extern "C" fn(
+    *mut sys::SSL,
+    *mut c_uchar,
+    *mut c_uchar,
+    *mut sys::EVP_CIPHER_CTX,
+    *mut sys::EVP_MAC_CTX,
+    c_int,
+) -> c_int;
+
+// All of OpenSSL 3.0 and later; as in `openssl/ssl.h` and `openssl/tls1.h`.
+unsafe extern "C" {
+    fn SSL_CTX_set_tlsext_ticket_key_evp_cb(
+        context: *mut sys::SSL_CTX,
+        callback: Option<TicketKeyCallback>,
+    ) -> c_int;
+    fn SSL_CTX_set_timeout(context: *mut sys::SSL_CTX, seconds: c_long) -> c_long;
+    fn SSL_CTX_use_cert_and_key(
+        context: *mut sys::SSL_CTX,
+        leaf: *mut sys::X509,
+        key: *mut sys::EVP_PKEY,
+        chain: *mut sys::stack_st_X509,
+        replace: c_int,
+    ) -> c_int;
+    fn SSL_group_to_name(ssl: *mut sys::SSL, group: c_int) -> *const c_char;
+}

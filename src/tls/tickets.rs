@@ -1,0 +1,611 @@
+//! The keys that session tickets are protected with (RFC 5077 §4, RFC 8446 §4.6.1).
+//!
+//! A ticket holds the whole state of a session, encrypted to ourselves; nothing is kept here. All
+//! shards share one ring of keys, a file keeps it over restarts, and a fleet may share the file. So a
+//! client resumes on whatever shard, process or machine it lands.
+//!
+//! ```text
+//!   key      starts        one lifetime later          two lifetimes later
+//!    A  ──────┼── encrypts ────────┼── only decrypts ──────────┼ dropped
+//!    B                    written ▸┼── encrypts ───────────────┼── only decrypts ── …
+//! ```
+//! A new key is written to the file [`SETTLE`] before it starts, so that every process has read it by the
+//! time the first ticket under it comes in. A ticket is good for one lifetime; so a key that has
+//! stopped encrypting is of use for one lifetime more.
+//!
+//! The file is lines of text, version 1:
+//! ```text
+//! ringpost-ticket-keys 1
+//! # starts (seconds since 1970), name, AES-256 key, HMAC-SHA-256 key
+//! 1790000000 <32 hexadecimal digits> <64> <64>
+//! ```
+//! Invariants:
+//! - Whoever holds the file can read every session whose ticket it protects: a file that others may read
+//!   is refused, and ours is made 0600.
+//! - The file is replaced whole (new file, sync, rename, sync of the directory), never changed in place,
+//!   and only under the lock `FILE.lock`: a reader sees the old keys or the new ones.
+//! - A file that does not load leaves the ring as it was.
+//! - Looking up a key takes no lock.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use std::{fmt, hint, thread};
+
+use arc_swap::{ArcSwap, Guard};
+use openssl::cipher::{Cipher, CipherRef};
+use rustix::fs::FlockOperation;
+
+use super::failure::one_line;
+
+/// The ticket keys of the whole process. One `Arc` of it goes to every context of every shard.
+pub struct TicketKeyRing {
+    keys: ArcSwap<Keys>,
+    /// AES-256-CBC, fetched once: looking it up costs a ticket more than encrypting does.
+    cipher: Cipher,
+    lifetime_seconds: u64,
+    file: Option<PathBuf>,
+    /// Held while keys change. Nobody on a shard ever takes it.
+    changing: Mutex<()>,
+}
+
+/// What [`TicketKeyRing::rotate_if_due`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// The keys are as they were.
+    NotDue,
+    /// A new key was made here.
+    Rotated,
+    /// The file has other keys than before: another process rotated, or an operator did.
+    Adopted,
+}
+
+/// Why ticket keys cannot be had. One line, naming the file.
+#[derive(Debug, thiserror::Error)]
+pub enum TicketKeysError {
+    /// The file cannot be read.
+    #[error("cannot read ticket keys {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file may be read by others.
+    #[error(
+        "ticket keys {} may be read by others (mode {mode:04o}): chmod 600 it, and better remove it",
+        path.display()
+    )]
+    NotPrivate {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file does not say what it should.
+    #[error("ticket keys {}, line {line}: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        reason: &'static str,
+    },
+    /// The file cannot be written.
+    #[error("cannot write ticket keys {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has kept the lock for too long.
+    #[error("cannot lock {}: {source}", path.display())]
+    Lock {
+        /// The lock's file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// OpenSSL gives no random octets, or has no AES.
+    #[error("cannot make a ticket key: {0}")]
+    OpenSsl(String),
+}
+
+impl TicketKeyRing {
+    /// Keys that live as long as the process.
+    pub fn ephemeral(lifetime: Duration) -> Result<TicketKeyRing, TicketKeysError> {
+        let now = unix_seconds(SystemTime::now());
+        TicketKeyRing::new(
+            Keys::new(TicketKey::random(now)?, Vec::new()),
+            lifetime,
+            None,
+        )
+    }
+
+    /// Keys that live in a file, which is made if it is missing.
+    pub fn from_file(path: &Path, lifetime: Duration) -> Result<TicketKeyRing, TicketKeysError> {
+        let schedule = Schedule::new(lifetime_seconds(lifetime), SETTLE);
+        let now = unix_seconds(SystemTime::now());
+        let (stored, _) = refresh(path, schedule, now, WhenMissing::Make)?;
+        let Some(keys) = select(stored, now) else {
+            return Err(TicketKeysError::Format {
+                path: path.to_owned(),
+                line: 1,
+                reason: NO_KEYS,
+            });
+        };
+        TicketKeyRing::new(keys, lifetime, Some(path.to_owned()))
+    }
+
+    /// Makes a new key when the newest has served its time, takes over what others wrote into the file,
+    /// and drops what is too old. For the control thread, once a minute; it reads a small file.
+    pub fn rotate_if_due(&self, now: SystemTime) -> Result<Rotation, TicketKeysError> {
+        self.change(now, WhenMissing::Refuse)
+    }
+
+    /// Reads the file anew, as after SIGHUP, making it if it is missing. If it is at fault the keys stay
+    /// as they were.
+    pub fn reload(&self) -> Result<Rotation, TicketKeysError> {
+        self.change(SystemTime::now(), WhenMissing::Make)
+    }
+
+    /// The keys of this moment. Takes no lock.
+    pub(super) fn keys(&self) -> Guard<std::sync::Arc<Keys>> {
+        self.keys.load()
+    }
+
+    pub(super) fn cipher(&self) -> &CipherRef {
+        &self.cipher
+    }
+
+    fn new(
+        keys: Keys,
+        lifetime: Duration,
+        file: Option<PathBuf>,
+    ) -> Result<TicketKeyRing, TicketKeysError> {
+        let cipher = Cipher::fetch(None, "AES-256-CBC", None)
+            .map_err(|error| TicketKeysError::OpenSsl(one_line(&error)))?;
+        Ok(TicketKeyRing {
+            keys: ArcSwap::from_pointee(keys),
+            cipher,
+            lifetime_seconds: lifetime_seconds(lifetime),
+            file,
+            changing: Mutex::new(()),
+        })
+    }
+
+    fn change(&self, now: SystemTime, missing: WhenMissing) -> Result<Rotation, TicketKeysError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = unix_seconds(now);
+        let (stored, made) = match &self.file {
+            Some(path) => refresh(
+                path,
+                Schedule::new(self.lifetime_seconds, SETTLE),
+                now,
+                missing,
+            )?,
+            None => {
+                // All shards see a new key at the same moment: it need not settle.
+                let schedule = Schedule::new(self.lifetime_seconds, Duration::ZERO);
+                let mut keys = self.keys.load().all();
+                schedule.prune(&mut keys, now);
+                let new = schedule
+                    .next_start(&keys, now)
+                    .map(TicketKey::random)
+                    .transpose()?;
+                let made = new.is_some();
+                keys.extend(new);
+                (keys, made)
+            }
+        };
+        let Some(keys) = select(stored, now) else {
+            return Ok(Rotation::NotDue);
+        };
+        let before = self.keys.load();
+        let rotation = if made {
+            Rotation::Rotated
+        } else if keys.names_missing_in(&before) {
+            Rotation::Adopted
+        } else {
+            Rotation::NotDue
+        };
+        // Even then another key may have come to encrypt, and an old one gone.
+        self.keys.store(std::sync::Arc::new(keys));
+        Ok(rotation)
+    }
+}
+
+impl fmt::Debug for TicketKeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketKeyRing")
+            .field("file", &self.file)
+            .field("keys", &self.keys.load())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The keys of one moment.
+#[derive(Debug)]
+pub(super) struct Keys {
+    encrypting: TicketKey,
+    /// Those that only decrypt: older ones, and one that is about to take over.
+    decrypting: Vec<TicketKey>,
+}
+
+impl Keys {
+    fn new(encrypting: TicketKey, decrypting: Vec<TicketKey>) -> Keys {
+        Keys {
+            encrypting,
+            decrypting,
+        }
+    }
+
+    pub(super) fn encrypting(&self) -> &TicketKey {
+        &self.encrypting
+    }
+
+    pub(super) fn find(&self, name: &[u8]) -> Option<&TicketKey> {
+        self.iter().find(|key| key.name == name)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &TicketKey> {
+        std::iter::once(&self.encrypting).chain(&self.decrypting)
+    }
+
+    fn all(&self) -> Vec<TicketKey> {
+        self.iter().cloned().collect()
+    }
+
+    fn names_missing_in(&self, other: &Keys) -> bool {
+        self.iter().any(|key| other.find(&key.name).is_none())
+    }
+}
+
+/// One key. Its octets are wiped when it goes.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct TicketKey {
+    /// From when on it encrypts, in seconds since 1970.
+    starts: u64,
+    pub(super) name: [u8; KEY_NAME_OCTETS],
+    pub(super) cipher_key: [u8; SECRET_OCTETS],
+    pub(super) mac_key: [u8; SECRET_OCTETS],
+}
+
+impl TicketKey {
+    fn random(starts: u64) -> Result<TicketKey, TicketKeysError> {
+        let mut key = TicketKey {
+            starts,
+            name: [0; KEY_NAME_OCTETS],
+            cipher_key: [0; SECRET_OCTETS],
+            mac_key: [0; SECRET_OCTETS],
+        };
+        // The name goes over the network in clear; the keys come from the generator for secrets.
+        openssl::rand::rand_bytes(&mut key.name)
+            .and_then(|()| openssl::rand::rand_priv_bytes(&mut key.cipher_key))
+            .and_then(|()| openssl::rand::rand_priv_bytes(&mut key.mac_key))
+            .map_err(|error| TicketKeysError::OpenSsl(one_line(&error)))?;
+        Ok(key)
+    }
+
+    /// `starts name cipher-key mac-key`
+    fn parse(line: &str) -> Result<TicketKey, &'static str> {
+        let mut fields = line.split_ascii_whitespace();
+        let mut next = || {
+            fields
+                .next()
+                .ok_or("a key is four fields: start, name and two keys")
+        };
+        let key = TicketKey {
+            starts: next()?
+                .parse()
+                .map_err(|_| "the start is not a number of seconds")?,
+            name: from_hex(next()?).ok_or("the name is not 32 hexadecimal digits")?,
+            cipher_key: from_hex(next()?).ok_or("the AES key is not 64 hexadecimal digits")?,
+            mac_key: from_hex(next()?).ok_or("the HMAC key is not 64 hexadecimal digits")?,
+        };
+        if fields.next().is_some() {
+            return Err("a key is four fields: start, name and two keys");
+        }
+        Ok(key)
+    }
+}
+
+impl Drop for TicketKey {
+    fn drop(&mut self) {
+        self.cipher_key.fill(0);
+        self.mac_key.fill(0);
+        // So that the compiler does not leave out stores nobody reads.
+        hint::black_box(&self.cipher_key);
+        hint::black_box(&self.mac_key);
+    }
+}
+
+impl fmt::Debug for TicketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketKey")
+            .field("starts", &self.starts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// When keys come and go.
+#[derive(Debug, Clone, Copy)]
+struct Schedule {
+    lifetime: u64,
+    /// How long before its start a key is made.
+    settle: u64,
+}
+
+impl Schedule {
+    fn new(lifetime: u64, settle: Duration) -> Schedule {
+        Schedule {
+            lifetime,
+            settle: settle.as_secs().min(lifetime / 4),
+        }
+    }
+
+    fn prune(self, keys: &mut Vec<TicketKey>, now: u64) {
+        keys.retain(|key| {
+            let over = key.starts.saturating_add(self.lifetime.saturating_mul(2));
+            // A start so far ahead was written while a clock was wrong; waiting for it would
+            // stop rotation.
+            let ahead = now
+                .saturating_add(self.lifetime)
+                .saturating_add(self.settle);
+            now < over && key.starts <= ahead
+        });
+    }
+
+    /// When the key that is now to be made shall start, if one is to be made.
+    fn next_start(self, keys: &[TicketKey], now: u64) -> Option<u64> {
+        let Some(newest) = keys.iter().map(|key| key.starts).max() else {
+            return Some(now);
+        };
+        let takeover = newest.saturating_add(self.lifetime);
+        (takeover <= now.saturating_add(self.settle)).then(|| takeover.max(now))
+    }
+}
+
+/// The keys with the one that encrypts picked: the newest that has started, else the one that starts
+/// first.
+fn select(mut keys: Vec<TicketKey>, now: u64) -> Option<Keys> {
+    keys.sort_by_key(|key| key.starts);
+    let started = keys.iter().rposition(|key| key.starts <= now).unwrap_or(0);
+    if keys.is_empty() {
+        return None;
+    }
+    let encrypting = keys.remove(started);
+    // The newest first: most tickets are found at once.
+    keys.reverse();
+    Some(Keys::new(encrypting, keys))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhenMissing {
+    Make,
+    Refuse,
+}
+
+/// The keys of the file without those that are too old, after adding a new one if that is due, and whether
+/// it was.
+fn refresh(
+    path: &Path,
+    schedule: Schedule,
+    now: u64,
+    missing: WhenMissing,
+) -> Result<(Vec<TicketKey>, bool), TicketKeysError> {
+    let load = || match read(path) {
+        Err(TicketKeysError::Read { source, .. })
+            if missing == WhenMissing::Make && source.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(Vec::new())
+        }
+        other => other,
+    };
+    let mut keys = load()?;
+    schedule.prune(&mut keys, now);
+    if schedule.next_start(&keys, now).is_none() {
+        return Ok((keys, false));
+    }
+
+    let _lock = lock(path)?;
+    // Whoever had the lock before may have done it.
+    let mut keys = load()?;
+    schedule.prune(&mut keys, now);
+    let Some(start) = schedule.next_start(&keys, now) else {
+        return Ok((keys, false));
+    };
+    keys.push(TicketKey::random(start)?);
+    write(path, &keys).map_err(|source| TicketKeysError::Write {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok((keys, true))
+}
+
+fn read(path: &Path) -> Result<Vec<TicketKey>, TicketKeysError> {
+    let unreadable = |source| TicketKeysError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(unreadable(io::Error::other("not a regular file")));
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(TicketKeysError::NotPrivate {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    let mut text = String::new();
+    file.take(FILE_OCTETS_MAX)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    parse(&text).map_err(|(line, reason)| TicketKeysError::Format {
+        path: path.to_owned(),
+        line,
+        reason,
+    })
+}
+
+fn parse(text: &str) -> Result<Vec<TicketKey>, (usize, &'static str)> {
+    let mut lines = (1..).zip(text.lines()).filter(|(_, line)| {
+        let line = line.trim();
+        !line.is_empty() && !line.starts_with('#')
+    });
+    let Some((line, header)) = lines.next() else {
+        return Err((
+            1,
+            "not a file of ticket keys: it must begin with `ringpost-ticket-keys 1`",
+        ));
+    };
+    match header
+        .split_ascii_whitespace()
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
+        [MAGIC, VERSION] => {}
+        [MAGIC, ..] => return Err((line, "this version of the file is not known here")),
+        _ => {
+            return Err((
+                line,
+                "not a file of ticket keys: it must begin with `ringpost-ticket-keys 1`",
+            ));
+        }
+    }
+    let keys: Vec<TicketKey> = lines
+        .map(|(line, text)| TicketKey::parse(text).map_err(|reason| (line, reason)))
+        .collect::<Result<_, _>>()?;
+    if keys.is_empty() {
+        return Err((line, NO_KEYS));
+    }
+    Ok(keys)
+}
+
+/// Replaces the file. The caller has the lock, so nobody else writes to `FILE.new`.
+fn write(path: &Path, keys: &[TicketKey]) -> io::Result<()> {
+    let mut text = format!(
+        "{MAGIC} {VERSION}\n# starts (seconds since 1970), name, AES-256 key, HMAC-SHA-256 key\n"
+    );
+    for key in keys {
+        let (name, cipher, mac) = (hex(&key.name), hex(&key.cipher_key), hex(&key.mac_key));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{} {name} {cipher} {mac}", key.starts);
+    }
+
+    // A link, as secrets are often mounted, is followed and not replaced.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let new = with_suffix(&target, ".new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, &target)?;
+    File::open(directory(&target))?.sync_all()
+}
+
+/// Takes the lock that every writer of the file takes; it goes when the handle does.
+fn lock(path: &Path) -> Result<File, TicketKeysError> {
+    let path = with_suffix(path, ".lock");
+    let failed = |source| TicketKeysError::Lock {
+        path: path.clone(),
+        source,
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    for _ in 0..LOCK_ATTEMPTS_MAX {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(LOCK_PAUSE),
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+    Err(failed(io::Error::new(
+        io::ErrorKind::WouldBlock,
+        "another process holds it",
+    )))
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// OpenSSL counts in whole seconds; less than one would be no lifetime at all.
+fn lifetime_seconds(lifetime: Duration) -> u64 {
+    lifetime.as_secs().max(1)
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().fold(String::new(), |mut text, octet| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{octet:02x}");
+        text
+    })
+}
+
+fn from_hex<const OCTETS: usize>(text: &str) -> Option<[u8; OCTETS]> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * OCTETS {
+        return None;
+    }
+    let mut octets = [0; OCTETS];
+    for (octet, pair) in octets.iter_mut().zip(digits.chunks_exact(2)) {
+        for digit in pair {
+            let value = u8::try_from(char::from(*digit).to_digit(16)?).ok()?;
+            *octet = *octet << 4 | value;
+        }
+    }
+    Some(octets)
+}
+
+/// `TLSEXT_KEYNAME_LENGTH`.
+pub(super) const KEY_NAME_OCTETS: usize = 16;
+const SECRET_OCTETS: usize = 32;
+
+/// Twice the minute between two calls of [`TicketKeyRing::rotate_if_due`].
+const SETTLE: Duration = Duration::from_secs(120);
+
+/// A file of ours has two or three keys of 180 octets each.
+const FILE_OCTETS_MAX: u64 = 64 * 1024;
+
+const LOCK_ATTEMPTS_MAX: usize = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+const MAGIC: &str = "ringpost-ticket-keys";
+const VERSION: &str = "1";
+const NO_KEYS: &str = "there is no key in it";
