@@ -143,6 +143,12 @@ impl TicketKeyRing {
         TicketKeyRing::new(keys, lifetime, Some(path.to_owned()))
     }
 
+    /// Reads such a file as a start does, but neither makes nor changes it, and takes no lock: how
+    /// many keys are in it. For `check`, which may be run by another user than the server's.
+    pub fn inspect(path: &Path) -> Result<usize, TicketKeysError> {
+        read(path).map(|keys| keys.len())
+    }
+
     /// Makes a new key when the newest has served its time, takes over what others wrote into the file,
     /// and drops what is too old. For the control thread, once a minute; it reads a small file.
     pub fn rotate_if_due(&self, now: SystemTime) -> Result<Rotation, TicketKeysError> {
