@@ -10,11 +10,21 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::deliver::target::Target;
+use crate::smtp::data::Budget;
+use crate::smtp::end_of_data::StrayNewline;
+use crate::smtp::server::{
+    Anonymous, AuthOffer, ChannelPolicy, KnownRecipients, Limits, LocalDomains, Settings,
+    SettingsError, StartTls,
+};
+use crate::tls::{ClientCert, TlsSettings};
+
+pub mod loaded;
 
 /// Everything `serve` was told.
 #[derive(Debug, Clone)]
@@ -105,106 +115,8 @@ pub struct SmtpSettings {
     pub trusted_nets: Vec<IpNet>,
     /// What becomes of a lone CR or LF in DATA.
     pub stray_newline: StrayNewline,
-    /// Octets of one message.
-    pub message_octets_max: u64,
-    /// Recipients of one transaction.
-    pub recipients_max: usize,
-    /// Errors of one session.
-    pub errors_max: u32,
-    /// How long a command may take to come.
-    pub command_timeout: Duration,
-    /// How long mail data may pause.
-    pub data_timeout: Duration,
-    /// How long a session may last.
-    pub session_timeout: Duration,
-}
-
-/// What is offered and demanded on one kind of channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChannelPolicy {
-    /// Whether AUTH is offered.
-    pub auth: AuthOffer,
-    /// Whether mail is taken without AUTH.
-    pub anonymous: Anonymous,
-}
-
-/// Whether AUTH is offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthOffer {
-    /// Listed and run.
-    Yes,
-    /// Neither listed nor run.
-    No,
-}
-
-/// Whether mail is taken without AUTH.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Anonymous {
-    /// MAIL works without AUTH.
-    Yes,
-    /// MAIL before AUTH gets 530.
-    No,
-}
-
-/// Whether a clear channel can or must become TLS (RFC 3207).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartTls {
-    /// Not listed, refused with 502.
-    Off,
-    /// Listed, up to the peer.
-    On,
-    /// Nothing is accepted before it.
-    Required,
-}
-
-/// What becomes of a lone CR or LF in DATA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StrayNewline {
-    /// Becomes CR LF.
-    Normalize,
-    /// Is kept.
-    Accept,
-    /// The message is refused.
-    Reject,
-}
-
-/// How TLS is spoken.
-#[derive(Debug, Clone)]
-pub struct TlsSettings {
-    /// The oldest version spoken.
-    pub min: MinVersion,
-    /// Key exchange groups in order of preference.
-    pub groups: String,
-    /// Ciphers; `None`: OpenSSL's choice.
-    pub ciphers: Option<String>,
-    /// Session tickets given out after a full handshake.
-    pub tickets: usize,
-    /// How long a ticket can resume a session.
-    pub ticket_lifetime: Duration,
-    /// Whether the peer is asked for a certificate.
-    pub client_cert: ClientCert,
-    /// Who may have signed the peer's certificate.
-    pub client_ca: Option<PathBuf>,
-}
-
-/// The oldest TLS version spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MinVersion {
-    /// TLS 1.2 (RFC 5246).
-    Tls12,
-    /// TLS 1.3 (RFC 8446).
-    Tls13,
-}
-
-/// Whether the peer is asked for a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientCert {
-    /// Not asked.
-    None,
-    /// Asked; none is as good as a valid one.
-    Request,
-    /// No valid certificate, no session.
-    Require,
+    /// What a peer may use.
+    pub limits: Limits,
 }
 
 /// What 250 to the end of data promises.
@@ -240,34 +152,20 @@ pub enum LogLevel {
     Trace,
 }
 
-/// Something that keeps the server from running as told: one line, naming flag and file.
+/// Something that keeps the server from running as told: one line, naming the flag, and the file
+/// where it is one's fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The flag to change, with its dashes.
     pub flag: &'static str,
-    /// The file the flag names, where it names one.
-    pub file: Option<PathBuf>,
-    /// What is wrong.
+    /// What is wrong, and in which file.
     pub text: String,
 }
 
 impl Fault {
-    /// A fault of the flag's own value or of its combination with others.
-    pub fn of_flag(flag: &'static str, text: impl Into<String>) -> Fault {
-        Fault {
-            flag,
-            file: None,
-            text: text.into(),
-        }
-    }
-
-    /// A fault of the file that the flag names.
-    pub fn of_file(flag: &'static str, file: impl Into<PathBuf>, text: impl Into<String>) -> Fault {
-        Fault {
-            flag,
-            file: Some(file.into()),
-            text: text.into(),
-        }
+    /// A fault of the flag's value, of its combination with others, or of the file it names.
+    pub fn new(flag: &'static str, text: impl Into<String>) -> Fault {
+        Fault { flag, text: text.into() }
     }
 }
 
@@ -275,10 +173,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Texts come from libraries too, and a fault is one line whatever they say.
         let text = self.text.split_whitespace().collect::<Vec<_>>().join(" ");
-        match &self.file {
-            Some(file) => write!(formatter, "{} {}: {text}", self.flag, file.display()),
-            None => write!(formatter, "{}: {text}", self.flag),
-        }
+        write!(formatter, "{}: {text}", self.flag)
     }
 }
 
@@ -287,15 +182,18 @@ impl Config {
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
         self.listener_faults(&mut faults);
-        if self.tls.client_cert != ClientCert::None && self.tls.client_ca.is_none() {
-            faults.push(Fault::of_flag(
+        if self.tls.client_cert == ClientCert::Require && self.tls.client_ca.is_none() {
+            faults.push(Fault::new(
                 "--client-cert",
-                "asking for a certificate needs --client-ca to check it against",
+                "require needs --client-ca, else nobody could come in",
             ));
+        }
+        if let Err(error) = self.local_domains() {
+            faults.push(Fault::new("--local-domain", error.to_string()));
         }
         let greeting_octets = "220  \r\n".len() + self.hostname.len() + self.smtp.greeting.len();
         if greeting_octets > REPLY_LINE_OCTETS_MAX {
-            faults.push(Fault::of_flag(
+            faults.push(Fault::new(
                 "--greeting",
                 format!(
                     "makes a greeting of {greeting_octets} octets, \
@@ -306,7 +204,7 @@ impl Config {
         let mut routed: Vec<&str> = Vec::new();
         for (domain, _) in &self.routes {
             if routed.contains(&domain.as_str()) {
-                faults.push(Fault::of_flag(
+                faults.push(Fault::new(
                     "--route",
                     format!("{domain} is routed twice"),
                 ));
@@ -319,11 +217,10 @@ impl Config {
     /// What runs, but hardly as meant.
     pub fn warnings(&self) -> Vec<Fault> {
         let mut warnings = Vec::new();
-        let mut warn = |flag, text: &str| warnings.push(Fault::of_flag(flag, text));
+        let mut warn = |flag, text: &str| warnings.push(Fault::new(flag, text));
         let smtp = &self.smtp;
         let clear = !self.listen.is_empty() && smtp.starttls != StartTls::Required;
-        let secure = !self.listen_tls.is_empty()
-            || (!self.listen.is_empty() && smtp.starttls != StartTls::Off);
+        let secure = self.speaks_tls();
         if smtp.tcp.auth == AuthOffer::Yes {
             if smtp.starttls == StartTls::Required {
                 warn("--tcp-auth", "without effect under --starttls required");
@@ -357,19 +254,22 @@ impl Config {
         if !secure && !self.certs.is_empty() {
             warn("--cert", "not used: --starttls off and no TLS port");
         }
+        if self.tls.client_cert == ClientCert::Request && self.tls.client_ca.is_none() {
+            warn("--client-cert", "without --client-ca a certificate proves nothing, it is logged");
+        }
         if self.tls.client_cert == ClientCert::None && self.tls.client_ca.is_some() {
             warn("--client-ca", "not used under --client-cert none");
         }
         if self.early_greeting && self.listen_tls.is_empty() {
             warn("--early-greeting", "without effect: no TLS port");
         }
-        if smtp.recipients_max < RECIPIENTS_FLOOR {
+        if smtp.limits.recipients_max < RECIPIENTS_FLOOR {
             warn(
                 "--max-recipients",
                 "RFC 5321 section 4.5.3.1.8 asks for at least 100",
             );
         }
-        if self.mail_memory_octets < smtp.message_octets_max {
+        if self.mail_memory_octets < smtp.limits.message_octets_max {
             warn(
                 "--mail-memory",
                 "less than --max-message-bytes: the largest messages get 452",
@@ -382,6 +282,39 @@ impl Config {
             );
         }
         warnings
+    }
+
+    /// Whether any channel can be TLS; without one no certificate is needed.
+    pub fn speaks_tls(&self) -> bool {
+        !self.listen_tls.is_empty()
+            || (!self.listen.is_empty() && self.smtp.starttls != StartTls::Off)
+    }
+
+    /// What a shard tells its sessions, with the file that is loaded and the budget that all
+    /// shards share.
+    pub fn session_settings(
+        &self,
+        recipients: Option<KnownRecipients>,
+        budget: Arc<Budget>,
+    ) -> Result<Settings, SettingsError> {
+        Ok(Settings {
+            hostname: self.hostname.clone(),
+            greeting: self.smtp.greeting.clone(),
+            starttls: self.smtp.starttls,
+            tcp: self.smtp.tcp,
+            tls: self.smtp.tls,
+            local_domains: self.local_domains()?,
+            trusted_nets: self.smtp.trusted_nets.clone(),
+            recipients,
+            stray_newline: self.smtp.stray_newline,
+            limits: self.smtp.limits,
+            budget,
+        })
+    }
+
+    fn local_domains(&self) -> Result<LocalDomains, SettingsError> {
+        let mut names = self.smtp.local_domains.iter().map(String::as_str);
+        LocalDomains::new(names.next().unwrap_or(&self.hostname), names)
     }
 
     fn listener_faults(&self, faults: &mut Vec<Fault>) {
@@ -403,7 +336,7 @@ impl Config {
                 } else {
                     format!("{address} is already taken by {first}")
                 };
-                faults.push(Fault::of_flag(flag, text));
+                faults.push(Fault::new(flag, text));
             }
             bound.push((flag, address));
         }

@@ -18,10 +18,14 @@ use ipnet::IpNet;
 
 use super::values;
 use crate::config::{
-    Anonymous, AuthOffer, CertPair, ChannelPolicy, ClientCert, Config, Durability, Fault,
-    LogFormat, LogLevel, MinVersion, SmtpSettings, StartTls, StrayNewline, TlsSettings,
+    CertPair, Config, Durability, Fault, LogFormat, LogLevel, SmtpSettings,
 };
 use crate::deliver::target::Target;
+use crate::smtp::end_of_data::StrayNewline;
+use crate::smtp::server::{
+    Anonymous, AuthOffer, ChannelPolicy, DEFAULT_GREETING, Limits, StartTls,
+};
+use crate::tls::{ClientCert, DEFAULT_GROUPS, MinVersion, TlsSettings};
 
 /// The flags of `serve` and `check`.
 #[derive(Debug, Args)]
@@ -72,7 +76,7 @@ struct ListeningFlags {
     #[arg(long, value_name = "N", default_value = "1024", value_parser = values::count(1..=BACKLOG_MAX))]
     backlog: u32,
     /// Text behind the host name in the greeting
-    #[arg(long, value_name = "TEXT", default_value = "ESMTP ringpost", value_parser = values::greeting)]
+    #[arg(long, value_name = "TEXT", default_value = DEFAULT_GREETING, value_parser = values::greeting)]
     greeting: String,
     /// On a TLS port with TLS 1.3, send the greeting with the server's own Finished, a round trip earlier
     #[arg(long, value_name = "yes|no", default_value = "no", hide_possible_values = true, action = ArgAction::Set, value_parser = values::yes_no())]
@@ -303,12 +307,14 @@ impl ServeFlags {
                 local_domains,
                 trusted_nets: relay.trusted_net,
                 stray_newline: limits.stray_newline,
-                message_octets_max: limits.max_message_bytes,
-                recipients_max: limits.max_recipients,
-                errors_max: limits.max_errors,
-                command_timeout: limits.command_timeout,
-                data_timeout: limits.data_timeout,
-                session_timeout: limits.session_timeout,
+                limits: Limits {
+                    message_octets_max: limits.max_message_bytes,
+                    recipients_max: limits.max_recipients,
+                    errors_max: limits.max_errors,
+                    command_timeout: limits.command_timeout,
+                    data_timeout: limits.data_timeout,
+                    session_timeout: limits.session_timeout,
+                },
             },
             sessions_max: limits.max_sessions,
             sessions_per_ip_max: limits.max_sessions_per_ip,
@@ -395,23 +401,15 @@ fn host_name() -> String {
 
 /// The fault of a certificate without a key, or of a key without a certificate.
 fn unpaired(certs: &[PathBuf], keys: &[PathBuf]) -> Option<Fault> {
-    if let Some(cert) = certs.get(keys.len()) {
-        return Some(Fault::of_file(
-            "--cert",
-            cert,
-            format!("has no --key: {} --cert, {} --key", certs.len(), keys.len()),
-        ));
+    let (cert_count, key_count) = (certs.len(), keys.len());
+    if let Some(cert) = certs.get(key_count) {
+        let text =
+            format!("{} has no --key: {cert_count} --cert, {key_count} --key", cert.display());
+        return Some(Fault::new("--cert", text));
     }
-    let key = keys.get(certs.len())?;
-    Some(Fault::of_file(
-        "--key",
-        key,
-        format!(
-            "has no --cert: {} --key, {} --cert",
-            keys.len(),
-            certs.len()
-        ),
-    ))
+    let key = keys.get(cert_count)?;
+    let text = format!("{} has no --cert: {key_count} --key, {cert_count} --cert", key.display());
+    Some(Fault::new("--key", text))
 }
 
 fn without_repetition(names: Vec<String>) -> Vec<String> {
@@ -427,9 +425,6 @@ fn without_repetition(names: Vec<String>) -> Vec<String> {
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 2525);
 const DEFAULT_LISTEN_TLS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4650);
-
-/// The hybrid group first: what is recorded today cannot be read by a quantum computer later.
-const DEFAULT_GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
 
 /// The kernel takes 32768 submission and 65536 completion entries, and we ask for four times as
 /// many completion as submission entries. Below 32 a shard's own standing operations do not fit.

@@ -16,6 +16,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 
 use crate::deliver::target::Target;
+use crate::smtp::server::LocalDomains;
 
 /// A choice by name, shown in the help as the possible values.
 pub(super) fn choice<T, const COUNT: usize>(
@@ -174,23 +175,15 @@ pub(super) fn domain(text: &str) -> Result<String, String> {
     Ok(ascii)
 }
 
-/// A domain name, or an address literal in brackets (RFC 5321 §4.1.3).
+/// A domain name, or an address literal in brackets (RFC 5321 §4.1.3), in the form in which the
+/// session compares the domains of recipients.
 pub(super) fn mail_domain(text: &str) -> Result<String, String> {
-    let Some(literal) = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    else {
-        return domain(text);
-    };
-    let lower = literal.to_ascii_lowercase();
-    let valid = match lower.strip_prefix("ipv6:") {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => lower.parse::<std::net::Ipv4Addr>().is_ok(),
-    };
-    if valid {
-        Ok(format!("[{lower}]"))
-    } else {
-        Err("not an address literal, as in [192.0.2.1] or [IPv6:2001:db8::1]".to_owned())
+    let name = text.strip_suffix('.').unwrap_or(text);
+    match LocalDomains::new(name, []) {
+        Ok(domains) => Ok(domains.first().to_owned()),
+        Err(_) => Err("must be a domain name, as in example.org, or an address literal, as in \
+                       [192.0.2.1]"
+            .to_owned()),
     }
 }
 
