@@ -1,1 +1,4 @@
 //! control
+
+pub mod metrics;
+pub mod privileges;
