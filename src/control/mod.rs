@@ -1,4 +1,6 @@
 //! control
 
+pub mod log;
 pub mod metrics;
 pub mod privileges;
+mod time;

@@ -8,7 +8,7 @@
 //! - A peer without sessions has no entry here; so the map is bounded by `max`.
 //!
 //! The count of the process is one atomic. Only where a limit by peer is set does an accept also
-//! take a lock, one of [`STRIPES`], held for a look into a map; no message ever passes it.
+//! take a lock, one of 64, held for a look into a map; no message ever passes it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
