@@ -293,7 +293,9 @@ impl CommandError {
             | CommandError::BadAddress(_)
             | CommandError::BadParameter(_)
             | CommandError::RepeatedParameter(_) => 501,
-            // RFC 6531 §3.5: 553 with X.6.7 to MAIL and to RCPT.
+            // RFC 6531 §3.5: 550 to MAIL ("mailbox unavailable"), 553 to RCPT ("mailbox name not
+            // allowed"), both with X.6.7.
+            CommandError::NonAsciiAddress(Verb::Mail) => 550,
             CommandError::NonAsciiAddress(_) => 553,
             // RFC 5321 §4.1.1.11.
             CommandError::UnknownParameter(_) => 555,
@@ -662,8 +664,8 @@ mod tests {
             ("MAIL from the bare postmaster", b"MAIL FROM:<postmaster>", BadAddress(Verb::Mail), "501 5.1.7"),
             ("MAIL in Latin-1", b"MAIL FROM:<\xfc@b>", BadAddress(Verb::Mail), "501 5.1.7"),
             ("MAIL in overlong UTF-8", b"MAIL FROM:<\xc0\xae@b> SMTPUTF8", BadAddress(Verb::Mail), "501 5.1.7"),
-            ("MAIL in UTF-8 without SMTPUTF8", utf8_mail, NonAsciiAddress(Verb::Mail), "553 5.6.7"),
-            ("MAIL with a U-label in its route", utf8_route, NonAsciiAddress(Verb::Mail), "553 5.6.7"),
+            ("MAIL in UTF-8 without SMTPUTF8", utf8_mail, NonAsciiAddress(Verb::Mail), "550 5.6.7"),
+            ("MAIL with a U-label in its route", utf8_route, NonAsciiAddress(Verb::Mail), "550 5.6.7"),
             ("an unknown parameter", b"MAIL FROM:<a@b> RET=FULL", UnknownParameter(Verb::Mail), "555 5.5.4"),
             ("a bad value", b"MAIL FROM:<a@b> SIZE=x", BadParameter(Verb::Mail), "501 5.5.4"),
             ("a parameter twice", b"MAIL FROM:<a@b> SIZE=1 SIZE=1", RepeatedParameter(Verb::Mail), "501 5.5.4"),
