@@ -128,7 +128,8 @@ mod tests {
                 body: Body::SevenBit,
                 smtputf8: false,
                 declared_octets: None,
-            },
+            }
+            .into(),
             data: MailData::new(&Budget::new(0), None),
             origin,
         }

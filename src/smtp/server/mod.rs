@@ -23,6 +23,8 @@ mod session;
 mod settings;
 mod transaction;
 
+#[cfg(test)]
+mod dialogues;
 
 pub use policy::{Anonymous, AuthOffer, ChannelPolicy, StartTls};
 pub use session::{Channel, CommitFailure, Connection, Effect, Session, TlsAvailability, Verdict};

@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn trusted_networks_hold_mapped_addresses_too() {
-        let settings = crate::smtp::server::test_settings(|settings| {
+        let settings = crate::smtp::server::dialogues::settings(|settings| {
             settings.trusted_nets = vec!["192.0.2.0/24".parse().unwrap()];
         });
         let rows = [
