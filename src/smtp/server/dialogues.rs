@@ -1170,12 +1170,12 @@ fn line_limits() {
         ),
         (
             "AUTH at its limit",
-            pad("AUTH PLAIN ", 12288),
+            pad("AUTH PLAIN ", 12290),
             "S: 501 5.5.2 Cannot decode response",
         ),
         (
             "AUTH over it",
-            pad("AUTH PLAIN ", 12289),
+            pad("AUTH PLAIN ", 12291),
             "S: 500 5.5.6 Authentication exchange line too long",
         ),
     ];
@@ -1196,7 +1196,7 @@ fn line_limits() {
     }
     let mut stage = Stage::greeted(&settings, Channel::Clear);
     stage.say(b"AUTH PLAIN\r\n");
-    stage.say(pad("", 12289).as_bytes());
+    stage.say(pad("", 12291).as_bytes());
     stage.say(b"NOOP\r\n");
     assert_eq!(
         stage.take_log(),
@@ -1490,4 +1490,91 @@ fn an_idle_session_is_small() {
         "{} octets",
         size_of::<Session>()
     );
+}
+
+/// Pieces of dialogues, good and bad, that are put together at random.
+const PIECES: &[&[u8]] = &[
+    b"EHLO client.test\r\n",
+    b"HELO client.test\r\n",
+    b"MAIL FROM:<>\r\n",
+    b"MAIL FROM:<a@b.test> BODY=BINARYMIME\r\n",
+    b"RCPT TO:<b@mx.test>\r\n",
+    b"RCPT TO:<b@mx.test>\r\n",
+    b"RCPT TO:<full@mx.test>\r\n",
+    b"RCPT TO:<b@elsewhere.test>\r\n",
+    b"DATA\r\n",
+    b"DATA\r\nReceived: x\r\n\r\n..\r\n.\r\n",
+    b".\r\n",
+    b"\r\n.\r\n",
+    b"\n.\n",
+    b"\r.\r",
+    b"BDAT 0\r\n",
+    b"BDAT 5\r\n",
+    b"BDAT 9001\r\n",
+    b"BDAT 7 LAST\r\nRSET\r\n\n",
+    b"BDAT 0 LAST\r\n",
+    b"RSET\r\n",
+    b"NOOP\r\n",
+    b"NOOP\n",
+    b"AUTH PLAIN\r\n",
+    b"AUTH LOGIN dGlt\r\n",
+    b"Z29vZA==\r\n",
+    b"AUTH PLAIN AHRpbQBnb29k\r\n",
+    b"*\r\n",
+    b"VRFY x\r\n",
+    b"STARTTLS\r\n",
+    b"QUIT\r\n",
+    b"\0\xff\r",
+    &[b'x'; 700],
+];
+
+/// Seeds are printed by the assertion; a failure becomes a row above.
+#[test]
+fn random_dialogues_are_answered_the_same_however_cut() {
+    for seed in 0..2000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let settings = settings(|settings| {
+            settings.tcp.auth = AuthOffer::Yes;
+            settings.limits.errors_max = random.u32(1..60);
+            settings.stray_newline = *random
+                .choice(&[
+                    StrayNewline::Normalize,
+                    StrayNewline::Accept,
+                    StrayNewline::Reject,
+                ])
+                .unwrap();
+            settings.starttls = *random.choice(&[StartTls::Off, StartTls::On]).unwrap();
+        });
+        let mut input = Vec::new();
+        for _ in 0..random.usize(1..60) {
+            input.extend_from_slice(random.choice(PIECES).unwrap());
+        }
+        // Where STARTTLS is read alone, what follows it is no injection, so all cuts of one input
+        // agree only without it.
+        if settings.starttls == StartTls::On {
+            let at = memchr::memmem::find(&input, b"STARTTLS\r\n");
+            input.truncate(at.map_or(input.len(), |at| at + b"STARTTLS\r\n".len()));
+        }
+        let mut whole = Stage::greeted(&settings, Channel::Clear);
+        whole.say(&input);
+        for octets_max in [1, 2, 10, 1000] {
+            let mut cut = Stage::greeted(&settings, Channel::Clear);
+            let mut rest = &input[..];
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at(random.usize(1..=octets_max.min(rest.len())));
+                cut.say(piece);
+                rest = behind;
+            }
+            assert_eq!(whole.log, cut.log, "seed {seed}, pieces up to {octets_max}");
+            assert_eq!(
+                *whole.seen.transactions.borrow(),
+                *cut.seen.transactions.borrow(),
+                "seed {seed}, pieces up to {octets_max}"
+            );
+            cut.with_output(|session, now, out| session.lost(now, out));
+        }
+        whole.with_output(|session, now, out| session.lost(now, out));
+        drop(whole);
+        assert_eq!(settings.budget.held(), 0, "seed {seed}");
+    }
 }
