@@ -136,6 +136,7 @@ impl Stage {
         let done = act(&mut self.session, self.now, &mut out);
         let text = String::from_utf8(out.into_octets()).unwrap();
         assert!(text.is_empty() || text.ends_with("\r\n"));
+        text.lines().for_each(assert_well_formed);
         self.log
             .extend(text.lines().map(|line| format!("S: {line}")));
         done
@@ -189,6 +190,17 @@ impl Stage {
 
     fn take_log(&mut self) -> Vec<String> {
         std::mem::take(&mut self.log)
+    }
+}
+
+/// RFC 2034 §4: an enhanced code begins with the class of its reply. RFC 2034 §3 leaves it out of
+/// the greeting and the replies to EHLO and HELO; 334 and 354 have none.
+fn assert_well_formed(line: &str) {
+    let (code, rest) = line.split_at(3);
+    let enhanced = rest.split(' ').nth(1).filter(|word| word.contains('.'));
+    match enhanced.filter(|word| word.bytes().all(|octet| b"0123456789.".contains(&octet))) {
+        Some(enhanced) => assert_eq!(code[..1], enhanced[..1], "{line}"),
+        None => assert!(["220", "250", "334", "354"].contains(&code), "{line}"),
     }
 }
 
@@ -889,7 +901,7 @@ fn starttls() {
              C: HELP
              S: 214 2.0.0 See RFC 5321
              C: TURN
-             S: 500 5.5.1 Command not recognized
+             S: 530 5.7.0 Must issue a STARTTLS command first
              C: EHLO client.test
              S: 250-mx.test
              S: 250-PIPELINING
@@ -976,7 +988,7 @@ fn chunks() {
              S: 250 2.1.5 Ok
              S: 503 5.5.1 BINARYMIME needs BDAT
              S: 250 2.0.0 7 octets received
-             S: 250 2.0.0 7 octets received
+             S: 250 2.0.0 0 octets received
              =commit <> b@mx.test ESMTP .\\r\\n.\\r\\n\\x00a\\n
              S: 250 2.0.0 Ok: queued as ID7
              S: 250 2.0.0 Ok",

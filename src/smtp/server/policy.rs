@@ -105,8 +105,8 @@ impl VerbPolicy {
             // Not a command; the opening of a connection is never refused.
             Verb::Greeting => (Allowed, Base),
             Verb::EndOfData => (Refused, Base),
-            // 530 would tell a peer that the word works inside TLS.
-            Verb::Unknown => (Allowed, Base),
+            // RFC 3207 §4: 530 to every other command, known or not.
+            Verb::Unknown => (Refused, Base),
         };
         VerbPolicy {
             in_clear_under_required,
@@ -240,7 +240,6 @@ mod tests {
             Verb::Help,
             Verb::StartTls,
             Verb::Greeting,
-            Verb::Unknown,
         ];
         for verb in Verb::ALL {
             let admitted = policy(ChannelKind::Clear, StartTls::Required).admits(*verb);

@@ -949,7 +949,7 @@ impl Session {
         out.reply_with(
             Verb::Bdat,
             replies::CHUNK_OK,
-            &transaction.octets.to_string(),
+            &transaction.chunk_octets.to_string(),
             "",
         );
         (

@@ -28,6 +28,8 @@ pub(super) struct Transaction {
     pub(super) recipients_refused: RecipientsRefused,
     /// Octets of mail data so far.
     pub(super) octets: u64,
+    /// Octets the chunk under way was announced with.
+    pub(super) chunk_octets: u64,
     /// `Received:` fields of chunks; [`crate::smtp::end_of_data::EndOfData`] counts those of DATA.
     pub(super) chunk_hops: Hops,
     octets_max: u64,
@@ -72,6 +74,7 @@ impl Transaction {
             started: now,
             recipients_refused: RecipientsRefused::None,
             octets: 0,
+            chunk_octets: 0,
             chunk_hops: Hops::new(),
             octets_max,
             kept: Kept::All(MailData::new(
@@ -90,9 +93,10 @@ impl Transaction {
         }
     }
 
-    /// Hears that so many octets come at once. A chunk that will be refused for its size takes no
+    /// Hears that a chunk of so many octets comes. One that will be refused for its size takes no
     /// memory before.
     pub(super) fn announce(&mut self, octets: u64) {
+        self.chunk_octets = octets;
         if self.octets.saturating_add(octets) > self.octets_max {
             self.kept = Kept::Nothing;
         }
