@@ -34,8 +34,9 @@ pub struct Origin {
     pub authenticated: Option<Box<str>>,
 }
 
-/// What is known about a channel's TLS layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is known about a channel's TLS layer: by default nothing, as on a TLS port before the end of
+/// the handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Security {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
