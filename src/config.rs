@@ -165,7 +165,15 @@ pub struct Fault {
 impl Fault {
     /// A fault of the flag's value, of its combination with others, or of the file it names.
     pub fn new(flag: &'static str, text: impl Into<String>) -> Fault {
-        Fault { flag, text: text.into() }
+        let text = text.into();
+        // Some errors name their flag themselves; once is enough.
+        let rest = text
+            .strip_prefix(flag)
+            .map(|rest| rest.trim_start_matches([':', ' ']));
+        Fault {
+            flag,
+            text: rest.map(str::to_owned).unwrap_or(text),
+        }
     }
 }
 
@@ -204,10 +212,7 @@ impl Config {
         let mut routed: Vec<&str> = Vec::new();
         for (domain, _) in &self.routes {
             if routed.contains(&domain.as_str()) {
-                faults.push(Fault::new(
-                    "--route",
-                    format!("{domain} is routed twice"),
-                ));
+                faults.push(Fault::new("--route", format!("{domain} is routed twice")));
             }
             routed.push(domain);
         }
@@ -255,7 +260,10 @@ impl Config {
             warn("--cert", "not used: --starttls off and no TLS port");
         }
         if self.tls.client_cert == ClientCert::Request && self.tls.client_ca.is_none() {
-            warn("--client-cert", "without --client-ca a certificate proves nothing, it is logged");
+            warn(
+                "--client-cert",
+                "without --client-ca a certificate proves nothing, it is logged",
+            );
         }
         if self.tls.client_cert == ClientCert::None && self.tls.client_ca.is_some() {
             warn("--client-ca", "not used under --client-cert none");

@@ -9,8 +9,15 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::config::Fault;
+
 mod arguments;
+mod check;
+mod completions;
+mod dev_certs;
 mod flag_file;
+mod hash_password;
+mod man;
 mod serve;
 mod usage;
 mod values;
@@ -34,6 +41,18 @@ enum Command {
     /// Run the server
     #[command(args_override_self = true, next_line_help = true, before_help = SERVE_HELP, after_help = FORMS_HELP)]
     Serve(Box<serve::ServeFlags>),
+    /// Say what serve would run with these flags, or what is wrong with them
+    #[command(args_override_self = true, next_line_help = true, before_help = CHECK_HELP, after_help = FORMS_HELP)]
+    Check(Box<serve::ServeFlags>),
+    /// Read a password from standard input, print its hash for --users
+    HashPassword,
+    /// Make a development CA, server certificates and a client certificate
+    #[command(args_override_self = true)]
+    DevCerts(dev_certs::DevCertsFlags),
+    /// Write the manual pages
+    Man(man::ManFlags),
+    /// Print the completions of a shell
+    Completions(completions::CompletionsFlags),
 }
 
 /// Runs the command that the arguments name; the whole program but its allocator.
@@ -62,15 +81,51 @@ pub fn run(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(command: Command) -> ExitCode {
-    match command {
-        Command::Serve(flags) => {
-            let (config, faults) = flags.resolve();
-            println!("{config:#?}");
-            for fault in faults {
-                complain(&fault.to_string());
+    let outcome = match command {
+        Command::Serve(flags) => serve::run(*flags),
+        Command::Check(flags) => check::run(*flags),
+        Command::HashPassword => hash_password::run(),
+        Command::DevCerts(flags) => dev_certs::run(&flags),
+        Command::Man(flags) => man::run(&flags, CommandLine::command()),
+        Command::Completions(flags) => completions::run(&flags, CommandLine::command()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed(lines)) => {
+            for line in lines {
+                complain(&line);
             }
-            ExitCode::SUCCESS
+            ExitCode::FAILURE
         }
+    }
+}
+
+/// Why a command failed while running: lines for standard error, one a fault.
+#[derive(Debug)]
+struct Failed(Vec<String>);
+
+impl Failed {
+    fn because(reason: impl ToString) -> Failed {
+        Failed(vec![reason.to_string()])
+    }
+
+    fn of(faults: &[Fault]) -> Failed {
+        Failed(faults.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// Writes to standard output. A reader that closed the pipe has seen enough.
+fn print(text: &str) -> Result<(), Failed> {
+    print_octets(text.as_bytes())
+}
+
+fn print_octets(octets: &[u8]) -> Result<(), Failed> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(octets).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failed::because(
+            format!("cannot write to standard output: {error}"),
+        )),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -79,8 +134,10 @@ fn wrong_arguments(line: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// One line on standard error. There is nowhere to report that it cannot be written.
-fn complain(line: &str) {
+/// One line on standard error, whatever a library put into the text. There is nowhere to report
+/// that it cannot be written.
+fn complain(text: &str) {
+    let line = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     let _ = writeln!(std::io::stderr(), "ringpost: {line}");
 }
 
@@ -99,3 +156,7 @@ const SERVE_HELP: &str = "\
 With no flag it listens on 127.0.0.1:2525 and 127.0.0.1:4650, makes itself a development
 certificate, takes mail for localhost and the host name, and delivers to a Maildir below
 ./ringpost-data.";
+
+const CHECK_HELP: &str = "\
+Takes the flags of serve, reads every file they name, makes and changes nothing. Prints what would
+run and exits 0; or exits 1 with one line for each fault, naming the flag and the file.";

@@ -16,16 +16,50 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args};
 use ipnet::IpNet;
 
-use super::values;
-use crate::config::{
-    CertPair, Config, Durability, Fault, LogFormat, LogLevel, SmtpSettings,
-};
+use super::{Failed, values};
+use crate::config::loaded::{Loaded, Purpose};
+use crate::config::{CertPair, Config, Durability, Fault, LogFormat, LogLevel, SmtpSettings};
+use crate::control::privileges::{Identity, PrivilegesError};
 use crate::deliver::target::Target;
 use crate::smtp::end_of_data::StrayNewline;
 use crate::smtp::server::{
     Anonymous, AuthOffer, ChannelPolicy, DEFAULT_GREETING, Limits, StartTls,
 };
 use crate::tls::{ClientCert, DEFAULT_GROUPS, MinVersion, TlsSettings};
+
+/// Runs the server until it is told to stop.
+pub(super) fn run(flags: ServeFlags) -> Result<(), Failed> {
+    let (config, faults) = flags.resolve();
+    let loaded = load(&config, faults, Purpose::Serve)?;
+    crate::control::run(config, loaded).map_err(Failed::because)
+}
+
+/// Reads what the flags name, after what they say wrongly themselves; for `serve` and `check`.
+pub(super) fn load(
+    config: &Config,
+    mut faults: Vec<Fault>,
+    purpose: Purpose,
+) -> Result<Loaded, Failed> {
+    if let Err(error) = Identity::resolve(config.user.as_deref(), config.group.as_deref()) {
+        let of_group = matches!(error, PrivilegesError::Group(_)) || config.user.is_none();
+        let flag = if of_group { "--group" } else { "--user" };
+        faults.push(Fault::new(flag, error.to_string()));
+    }
+    // A server that will not run makes no certificate and no key.
+    let purpose = if faults.is_empty() {
+        purpose
+    } else {
+        Purpose::Check
+    };
+    match Loaded::load(config, purpose) {
+        Ok(loaded) if faults.is_empty() => Ok(loaded),
+        Ok(_) => Err(Failed::of(&faults)),
+        Err(more) => {
+            faults.extend(more);
+            Err(Failed::of(&faults))
+        }
+    }
+}
 
 /// The flags of `serve` and `check`.
 #[derive(Debug, Args)]
@@ -403,12 +437,17 @@ fn host_name() -> String {
 fn unpaired(certs: &[PathBuf], keys: &[PathBuf]) -> Option<Fault> {
     let (cert_count, key_count) = (certs.len(), keys.len());
     if let Some(cert) = certs.get(key_count) {
-        let text =
-            format!("{} has no --key: {cert_count} --cert, {key_count} --key", cert.display());
+        let text = format!(
+            "{} has no --key: {cert_count} --cert, {key_count} --key",
+            cert.display()
+        );
         return Some(Fault::new("--cert", text));
     }
     let key = keys.get(cert_count)?;
-    let text = format!("{} has no --cert: {key_count} --key, {cert_count} --cert", key.display());
+    let text = format!(
+        "{} has no --cert: {key_count} --key, {cert_count} --cert",
+        key.display()
+    );
     Some(Fault::new("--key", text))
 }
 

@@ -5,7 +5,7 @@
 //! Claims: the line holds no line end, names the flag first, and says where the value came from
 //! when that was a flag file or the environment.
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::{ContextKind, ErrorKind};
 
 use super::arguments::{Argument, Origin};
 
@@ -54,8 +54,17 @@ pub(super) fn line(error: &clap::Error, arguments: &[Argument]) -> String {
         }
         ErrorKind::MissingRequiredArgument => format!("{flag_name}: is required"),
         ErrorKind::InvalidUtf8 => format!("{flag_name}: a value is not UTF-8"),
-        _ => {
-            // Kinds that our flags cannot raise today: clap's own first line, without "error: ".
+        ErrorKind::NoEquals
+        | ErrorKind::TooManyValues
+        | ErrorKind::TooFewValues
+        | ErrorKind::WrongNumberOfValues
+        | ErrorKind::ArgumentConflict
+        | ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::Io
+        | ErrorKind::Format
+        | _ => {
+            // What our flags do not raise: clap's own first line, without "error: ".
             let rendered = error.to_string();
             let first = rendered.lines().next().unwrap_or_default();
             first.strip_prefix("error: ").unwrap_or(first).to_owned()
@@ -99,9 +108,5 @@ fn name_of(flag: &str) -> &str {
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> Option<String> {
-    match error.get(kind)? {
-        ContextValue::String(text) => Some(text.clone()),
-        ContextValue::Strings(texts) => Some(texts.join(", ")),
-        other => Some(other.to_string()),
-    }
+    error.get(kind).map(ToString::to_string)
 }

@@ -9,7 +9,6 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -181,9 +180,11 @@ pub(super) fn mail_domain(text: &str) -> Result<String, String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     match LocalDomains::new(name, []) {
         Ok(domains) => Ok(domains.first().to_owned()),
-        Err(_) => Err("must be a domain name, as in example.org, or an address literal, as in \
+        Err(_) => Err(
+            "must be a domain name, as in example.org, or an address literal, as in \
                        [192.0.2.1]"
-            .to_owned()),
+                .to_owned(),
+        ),
     }
 }
 
@@ -239,16 +240,6 @@ pub(super) fn write_duration(duration: Duration) -> String {
     } else {
         format!("{milliseconds}ms")
     }
-}
-
-/// `yes` or `no`.
-pub(super) fn write_yes_no(value: bool) -> &'static str {
-    if value { "yes" } else { "no" }
-}
-
-/// A path for a line of text.
-pub(super) fn write_path(path: &Path) -> String {
-    path.display().to_string()
 }
 
 /// Parts "15ms" behind its digits.

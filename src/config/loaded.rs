@@ -79,7 +79,13 @@ impl Loaded {
                 if faults.is_empty() =>
             {
                 let warnings = warnings(config, &certified_keys);
-                Ok(Loaded { certified_keys, ticket_keys, users, recipients, warnings })
+                Ok(Loaded {
+                    certified_keys,
+                    ticket_keys,
+                    users,
+                    recipients,
+                    warnings,
+                })
             }
             _ => Err(faults),
         }
@@ -99,14 +105,26 @@ pub fn load_certified_keys(
         return Ok(Vec::new());
     }
     if purpose == Purpose::Serve {
-        let names = [config.hostname.as_str(), "localhost"];
+        let mut names = vec!["localhost"];
+        if config.hostname != "localhost" {
+            names.insert(0, &config.hostname);
+        }
         development::make(&directory, &names)
             .map_err(|error| vec![Fault::new("--data-dir", error.to_string())])?;
     }
-    let pair = |cert, key| CertPair { cert: directory.join(cert), key: directory.join(key) };
+    let pair = |cert, key| CertPair {
+        cert: directory.join(cert),
+        key: directory.join(key),
+    };
     load_pairs(&[
-        pair(development::SERVER_ECDSA_CERTIFICATE, development::SERVER_ECDSA_KEY),
-        pair(development::SERVER_RSA_CERTIFICATE, development::SERVER_RSA_KEY),
+        pair(
+            development::SERVER_ECDSA_CERTIFICATE,
+            development::SERVER_ECDSA_KEY,
+        ),
+        pair(
+            development::SERVER_RSA_CERTIFICATE,
+            development::SERVER_RSA_KEY,
+        ),
     ])
 }
 
@@ -132,13 +150,17 @@ pub fn load_recipients(config: &Config) -> Result<Option<KnownRecipients>, Fault
         return Ok(None);
     };
     let text = fs::read_to_string(path).map_err(|error| {
-        Fault::new("--recipients", format!("cannot read recipients {}: {error}", path.display()))
+        Fault::new(
+            "--recipients",
+            format!("cannot read recipients {}: {error}", path.display()),
+        )
     })?;
     match KnownRecipients::parse(&text) {
         Ok(recipients) => Ok(Some(recipients)),
-        Err(error) => {
-            Err(Fault::new("--recipients", format!("{} {error}", path.display())))
-        }
+        Err(error) => Err(Fault::new(
+            "--recipients",
+            format!("{} {error}", path.display()),
+        )),
     }
 }
 
@@ -158,7 +180,8 @@ fn load_ticket_keys(config: &Config, purpose: Purpose) -> Result<Arc<TicketKeyRi
         }
         (None, Purpose::Check | Purpose::Serve) => TicketKeyRing::ephemeral(lifetime),
     };
-    ring.map(Arc::new).map_err(|error| Fault::new("--ticket-keys", error.to_string()))
+    ring.map(Arc::new)
+        .map_err(|error| Fault::new("--ticket-keys", error.to_string()))
 }
 
 fn load_pairs(pairs: &[CertPair]) -> Result<Vec<CertifiedKey>, Vec<Fault>> {
@@ -172,7 +195,11 @@ fn load_pairs(pairs: &[CertPair]) -> Result<Vec<CertifiedKey>, Vec<Fault>> {
             }
         }
     }
-    if faults.is_empty() { Ok(certified_keys) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(certified_keys)
+    } else {
+        Err(faults)
+    }
 }
 
 /// The flag that names the file at fault.
@@ -214,10 +241,7 @@ fn context_fault(
             "--cert"
         }
     };
-    let text = error.to_string();
-    // Some of these texts begin with the flag, which a fault says by itself.
-    let text = text.strip_prefix(flag).map(|rest| rest.trim_start().to_owned()).unwrap_or(text);
-    Some(Fault::new(flag, text))
+    Some(Fault::new(flag, error.to_string()))
 }
 
 fn directory_faults(config: &Config, faults: &mut Vec<Fault>) {
@@ -227,7 +251,9 @@ fn directory_faults(config: &Config, faults: &mut Vec<Fault>) {
     let targets = std::iter::once(("--deliver", &config.deliver))
         .chain(config.routes.iter().map(|(_, target)| ("--route", target)));
     for (flag, target) in targets {
-        let Target::Maildir(directory) = target else { continue };
+        let Target::Maildir(directory) = target else {
+            continue;
+        };
         // Below the data directory: made with it, and at fault with it.
         if directory.starts_with(&config.data_dir) && !directory.exists() {
             continue;
@@ -281,10 +307,14 @@ fn warnings(config: &Config, certified_keys: &[CertifiedKey]) -> Vec<Fault> {
             warnings.push(Fault::new("--cert", format!("{certificate} has expired")));
         }
         if pair.premature(now) {
-            warnings.push(Fault::new("--cert", format!("{certificate} is not valid yet")));
+            warnings.push(Fault::new(
+                "--cert",
+                format!("{certificate} is not valid yet"),
+            ));
         }
     }
-    let for_host = |pair: &CertifiedKey| pair.names.iter().any(|name| covers(name, &config.hostname));
+    let for_host =
+        |pair: &CertifiedKey| pair.names.iter().any(|name| covers(name, &config.hostname));
     if !config.certs.is_empty() && !certified_keys.iter().any(for_host) {
         let text = format!("no certificate is for the host name {}", config.hostname);
         warnings.push(Fault::new("--cert", text));
@@ -293,7 +323,10 @@ fn warnings(config: &Config, certified_keys: &[CertifiedKey]) -> Vec<Fault> {
     for (flag, path) in private.chain(config.users.iter().map(|path| ("--users", path))) {
         let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
         if mode & 0o004 != 0 {
-            let text = format!("{} can be read by everybody on this machine", path.display());
+            let text = format!(
+                "{} can be read by everybody on this machine",
+                path.display()
+            );
             warnings.push(Fault::new(flag, text));
         }
     }
@@ -303,7 +336,9 @@ fn warnings(config: &Config, certified_keys: &[CertifiedKey]) -> Vec<Fault> {
 /// Whether a certificate's name is the host's; a wildcard stands for one label (RFC 6125 §6.4.3).
 fn covers(name: &str, hostname: &str) -> bool {
     match name.strip_prefix("*.") {
-        Some(rest) => hostname.split_once('.').is_some_and(|(_, behind)| behind == rest),
+        Some(rest) => hostname
+            .split_once('.')
+            .is_some_and(|(_, behind)| behind == rest),
         None => name == hostname,
     }
 }
