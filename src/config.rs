@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::deliver::Durability;
 use crate::deliver::target::Target;
 use crate::smtp::data::Budget;
 use crate::smtp::end_of_data::StrayNewline;
@@ -117,15 +118,6 @@ pub struct SmtpSettings {
     pub stray_newline: StrayNewline,
     /// What a peer may use.
     pub limits: Limits,
-}
-
-/// What 250 to the end of data promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// On stable storage.
-    Disk,
-    /// Nothing: written, but not synced.
-    None,
 }
 
 /// The form of log lines.

@@ -18,8 +18,9 @@ use ipnet::IpNet;
 
 use super::{Failed, values};
 use crate::config::loaded::{Loaded, Purpose};
-use crate::config::{CertPair, Config, Durability, Fault, LogFormat, LogLevel, SmtpSettings};
+use crate::config::{CertPair, Config, Fault, LogFormat, LogLevel, SmtpSettings};
 use crate::control::privileges::{Identity, PrivilegesError};
+use crate::deliver::Durability;
 use crate::deliver::target::Target;
 use crate::smtp::end_of_data::StrayNewline;
 use crate::smtp::server::{
@@ -31,7 +32,7 @@ use crate::tls::{ClientCert, DEFAULT_GROUPS, MinVersion, TlsSettings};
 pub(super) fn run(flags: ServeFlags) -> Result<(), Failed> {
     let (config, faults) = flags.resolve();
     let loaded = load(&config, faults, Purpose::Serve)?;
-    crate::control::run(config, loaded).map_err(Failed::because)
+    crate::control::server::run(config, loaded).map_err(Failed::because)
 }
 
 /// Reads what the flags name, after what they say wrongly themselves; for `serve` and `check`.

@@ -37,15 +37,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::metrics::{Kind, Metrics};
-
-/// How events are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `2026-11-24T08:00:00.123Z INFO message key=value key="another value"`
-    Text,
-    /// An object a line.
-    Json,
-}
+use crate::config::{LogFormat, LogLevel};
 
 /// Why logging did not start.
 #[derive(Debug, thiserror::Error)]
@@ -66,13 +58,23 @@ pub struct Guard {
 /// Starts logging to standard error: events of `level` and above, panics included.
 ///
 /// It starts a thread; an identity must have been assumed before.
-pub fn init(format: LogFormat, level: impl Into<LevelFilter>) -> Result<Guard, LogError> {
+pub fn init(format: LogFormat, level: LogLevel) -> Result<Guard, LogError> {
     let sink = Sink::start(io::stderr(), BATCHES_MAX);
     let paint = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let dispatch = dispatch(format, level.into(), Batching(sink), paint);
+    let dispatch = dispatch(format, filter(level), Batching(sink), paint);
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| LogError::Started)?;
     panic::set_hook(Box::new(move |info| log_panic(sink, info)));
     Ok(Guard { sink })
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
 }
 
 /// From now on this thread gathers its events, and calls [`flush`] on a tick of its own.

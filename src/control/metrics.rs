@@ -15,17 +15,20 @@ mod cells;
 mod exposition;
 mod label;
 mod process;
-mod stand_in;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::exposition::{Build, CONTENT_TYPE, Kind, Metrics, Reload};
-pub use self::stand_in::{Refusal, Verb};
 
 use self::cells::{Counter, Family, Gauge, LongHistogram, ShortHistogram};
-use self::label::labels;
+use self::label::{label_by_itself, labels};
+use crate::smtp::command::Verb;
+use crate::smtp::reply::Refusal;
+
+label_by_itself!(Verb);
+label_by_itself!(Refusal);
 
 /// The metrics of one shard: the writing end.
 ///
@@ -236,8 +239,22 @@ labels! {
         TimedOut => "timeout",
         /// The peer closed the connection, or it broke.
         Lost => "lost",
-        /// The two ends did not agree, or the peer did not speak TLS.
-        Failed => "failed",
+        /// The peer sent plaintext.
+        NotTls => "not-tls",
+        /// No version in common.
+        Version => "version",
+        /// No cipher suite or signature algorithm in common.
+        NoSharedCipher => "no-shared-cipher",
+        /// No group for the key exchange in common.
+        NoSharedGroup => "no-shared-group",
+        /// A certificate is required, and there was none to be trusted.
+        ClientCertificate => "client-certificate",
+        /// The peer gave up with an alert.
+        PeerAlert => "peer-alert",
+        /// The peer broke the protocol.
+        Protocol => "protocol",
+        /// The fault is ours.
+        Internal => "internal",
     }
 }
 

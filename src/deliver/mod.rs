@@ -1,3 +1,11 @@
-//! deliver
+//! Where accepted mail goes: targets, routes to them, and a Maildir a recipient.
+//!
+//! Knows messages and files. It knows no session: what it tells is whether a message is safe now.
 
+mod delivery;
+pub mod maildir;
+mod queue_id;
 pub mod target;
+
+pub use delivery::{Delivery, DeliveryError, DeliverySettings, Durability, Routes};
+pub use queue_id::QueueIds;

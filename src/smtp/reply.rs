@@ -108,7 +108,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, by [`Refusal::index`].
-    pub const ALL: [Refusal; 23] = [
+    pub const ALL: &'static [Refusal] = &[
         Refusal::Syntax,
         Refusal::Line,
         Refusal::Sequence,

@@ -45,7 +45,7 @@ macro_rules! labels {
 macro_rules! label_by_itself {
     ($name:ty) => {
         impl $crate::control::metrics::label::Label for $name {
-            const ALL: &'static [Self] = &<$name>::ALL;
+            const ALL: &'static [Self] = <$name>::ALL;
 
             fn index(self) -> usize {
                 <$name>::index(self)

@@ -1,0 +1,388 @@
+//! The server's life: start, serve, reload, drain, end.
+//!
+//! ```text
+//!  limits ─▶ data directory ─▶ files ─▶ ports ─▶ identity given up ─▶ log, threads ─▶ ready
+//!                                                                                     │
+//!            exit 0 ◀── shards joined ◀── drain, at most --drain-timeout ◀── SIGTERM ─┘
+//! ```
+//!
+//! Whatever takes root, or can be wrong, comes before the first thread: a start that fails is one line for
+//! each fault, and leaves nothing running.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::watch;
+
+use super::http::Endpoints;
+use super::listeners::{self, BindError, Bound};
+use super::lock::{DataDirLock, LockError};
+use super::log;
+use super::metrics::{Build, Listener, Metrics, Reload};
+use super::privileges::{self, Identity, PrivilegesError};
+use super::readiness::Readiness;
+use super::signals::{Signal, Signals};
+use crate::auth::{Verifier, verifier};
+use crate::config::loaded::{self, Loaded, Purpose};
+use crate::config::{Config, Fault};
+use crate::deliver::{DeliverySettings, Routes};
+use crate::ring::RingSettings;
+use crate::shard::limits::SessionLimits;
+use crate::shard::{self, Common, EarlyGreeting, Phase, Plan, StartError};
+use crate::smtp::data::Budget;
+use crate::tls::{CertifiedKey, Rotation, ServerContexts, TicketKeyRing, TlsError};
+
+/// Why the server did not start, or did not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data directory is not ours.
+    #[error("--data-dir: {0}")]
+    DataDirectory(#[from] LockError),
+    /// A port is not to be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Root could not be given up.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegesError),
+    /// No TLS contexts.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A shard did not start.
+    #[error(transparent)]
+    Shard(#[from] StartError),
+    /// Something of the process's own.
+    #[error("cannot {what}: {source}")]
+    Process {
+        /// What was tried.
+        what: &'static str,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn process<E>(what: &'static str) -> impl FnOnce(E) -> ServeError
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    move |source| ServeError::Process { what, source: source.into() }
+}
+
+/// Runs the server on what was loaded for `config`, until a signal ends it.
+pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
+    let descriptors = privileges::raise_descriptors_max();
+    let identity = Identity::resolve(config.user.as_deref(), config.group.as_deref())?;
+    let lock = DataDirLock::take(&config.data_dir, identity.as_ref())?;
+    let bound = bind(&config)?;
+    let metrics_listener = config
+        .metrics
+        .map(|address| listeners::bind_one("--metrics", address))
+        .transpose()?;
+    if let Some(identity) = &identity {
+        own_what_was_made(&config, identity).map_err(process("give files to --user"))?;
+        identity.assume()?;
+    }
+
+    let logging = log::init(config.log_format, config.log_level)
+        .map_err(process("start logging"))?;
+    for warning in config.warnings().iter().chain(&loaded.warnings) {
+        tracing::warn!(flag = warning.flag, text = warning.text, "check");
+    }
+    let sessions_max = u64::try_from(config.sessions_max).unwrap_or(u64::MAX);
+    if descriptors < sessions_max.saturating_add(DESCRIPTORS_BESIDE_SESSIONS) {
+        tracing::warn!(
+            flag = "--max-sessions",
+            sessions_max,
+            descriptors,
+            "more sessions than descriptors; raise RLIMIT_NOFILE (ulimit -n)"
+        );
+    }
+    let server = Server::new(config, loaded, bound)?;
+    logging.watch(&server.metrics);
+    let outcome = server.run(metrics_listener);
+    drop(lock);
+    drop(logging);
+    outcome
+}
+
+fn bind(config: &Config) -> Result<Vec<Bound>, BindError> {
+    let tcp = config.listen.iter().map(|address| ("--listen", Listener::Tcp, *address));
+    let tls = config.listen_tls.iter().map(|address| ("--listen-tls", Listener::Tls, *address));
+    tcp.chain(tls)
+        .map(|(flag, listener, address)| {
+            listeners::bind(flag, listener, address, config.shards.get(), config.backlog)
+        })
+        .collect()
+}
+
+/// What the start made as root belongs to the identity that goes on.
+fn own_what_was_made(config: &Config, identity: &Identity) -> std::io::Result<()> {
+    let own_if_there = |path: &Path| match identity.own(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    if let Some(path) = &config.ticket_keys {
+        own_if_there(path)?;
+    }
+    let certificates = loaded::development_directory(config);
+    own_if_there(&certificates)?;
+    if let Ok(entries) = std::fs::read_dir(&certificates) {
+        for entry in entries {
+            own_if_there(&entry?.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// What the control thread owns.
+struct Server {
+    config: Config,
+    common: Arc<Common>,
+    budget: Arc<Budget>,
+    ticket_keys: Arc<TicketKeyRing>,
+    /// Each shard's.
+    contexts: Vec<Arc<ArcSwapOption<ServerContexts>>>,
+    bound: Vec<Bound>,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+}
+
+impl Server {
+    fn new(config: Config, loaded: Loaded, bound: Vec<Bound>) -> Result<Server, ServeError> {
+        let budget = Budget::new(config.mail_memory_octets);
+        let settings = config
+            .session_settings(loaded.recipients, Arc::clone(&budget))
+            .map_err(process("use --local-domain"))?;
+        let verifier =
+            Verifier::start(Verifier::default_threads(), verifier::DEFAULT_WAITING_MAX)
+                .map_err(process("start threads for AUTH"))?;
+        let routes = Routes::new(config.deliver.clone(), config.routes.iter().cloned());
+        let common = Common {
+            settings: ArcSwap::from_pointee(settings),
+            users: ArcSwap::new(loaded.users),
+            verifier,
+            limits: SessionLimits::new(config.sessions_max, config.sessions_per_ip_max),
+            delivery: Arc::new(DeliverySettings {
+                hostname: config.hostname.clone(),
+                routes,
+                durability: config.durability,
+            }),
+            handshake_timeout: config.handshake_timeout,
+            early_greeting: if config.early_greeting {
+                EarlyGreeting::Yes
+            } else {
+                EarlyGreeting::No
+            },
+        };
+        let contexts = contexts(&config, &loaded.certified_keys, &loaded.ticket_keys)?;
+        let contexts =
+            contexts.into_iter().map(|context| Arc::new(ArcSwapOption::new(context))).collect();
+        let metrics = Metrics::new(Build {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            openssl: openssl::version::version().to_owned(),
+        });
+        Ok(Server {
+            config,
+            common: Arc::new(common),
+            budget,
+            ticket_keys: loaded.ticket_keys,
+            contexts,
+            bound,
+            metrics: Arc::new(metrics),
+            readiness: Readiness::new(),
+        })
+    }
+
+    fn run(mut self, metrics_listener: Option<TcpListener>) -> Result<(), ServeError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(process("start the control thread's runtime"))?;
+        runtime.block_on(async {
+            let mut signals = Signals::catch().map_err(process("catch signals"))?;
+            if let Some(listener) = metrics_listener {
+                let metrics = Arc::clone(&self.metrics);
+                let endpoints = Endpoints::new(listener, metrics, self.readiness.clone())
+                    .map_err(process("listen on --metrics"))?;
+                if let Ok(address) = endpoints.address() {
+                    tracing::info!(listener = "metrics", %address, "listening");
+                }
+                tokio::spawn(endpoints.serve());
+            }
+            let (phase, shards) = self.start_shards().await?;
+            for bound in &self.bound {
+                let listener = bound.listener.label();
+                tracing::info!(listener, address = %bound.address, "listening");
+            }
+            tracing::info!(
+                version = env!("CARGO_PKG_VERSION"),
+                openssl = openssl::version::version(),
+                shards = shards.len(),
+                "ready"
+            );
+            self.readiness.ready();
+            self.serve(&mut signals).await;
+            self.drain(&mut signals, &phase, shards).await;
+            Ok(())
+        })
+    }
+
+    async fn start_shards(
+        &mut self,
+    ) -> Result<(watch::Sender<Phase>, Vec<std::thread::JoinHandle<()>>), ServeError> {
+        let (phase, _) = watch::channel(Phase::Serving);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut threads = Vec::new();
+        let mut ready = Vec::new();
+        for number in 0..self.config.shards.get() {
+            let listeners = self
+                .bound
+                .iter_mut()
+                .filter_map(|bound| bound.sockets.pop().map(|socket| (socket, bound.listener)))
+                .collect();
+            let Some(contexts) = self.contexts.get(number) else { continue };
+            let plan = Plan {
+                number,
+                ring: RingSettings {
+                    entries: self.config.ring_entries,
+                    sqpoll: self.config.sqpoll,
+                },
+                pin_to: self.config.pin.then_some(number % cores),
+                listeners,
+                contexts: Arc::clone(contexts),
+                metrics: self.metrics.add_shard(),
+            };
+            let started = shard::start(plan, Arc::clone(&self.common), phase.subscribe())?;
+            threads.push(started.thread);
+            ready.push(started.ready);
+        }
+        for ready in ready {
+            // A shard that fails takes the others down with `phase`, whose sender is dropped.
+            ready.await.map_err(|_| StartError::Gone)??;
+        }
+        Ok((phase, threads))
+    }
+
+    /// Until the first signal to end.
+    async fn serve(&self, signals: &mut Signals) {
+        let mut rotation = tokio::time::interval(ROTATION_LOOKED_AT);
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Reload => self.reload(),
+                    Signal::Drain | Signal::Stop => return,
+                },
+                _ = rotation.tick() => self.rotate_ticket_keys(),
+            }
+        }
+    }
+
+    async fn drain(
+        &self,
+        signals: &mut Signals,
+        phase: &watch::Sender<Phase>,
+        shards: Vec<std::thread::JoinHandle<()>>,
+    ) {
+        let timeout = self.config.drain_timeout;
+        tracing::info!(sessions = self.common.limits.open(), seconds = timeout.as_secs(), "draining");
+        self.readiness.draining();
+        phase.send_replace(Phase::Draining);
+        let joined = tokio::task::spawn_blocking(move || {
+            for shard in shards {
+                // A shard that panicked has said so by the panic hook.
+                let _ = shard.join();
+            }
+        });
+        tokio::pin!(joined);
+        let deadline = tokio::time::sleep(timeout);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                _ = &mut joined => break,
+                () = &mut deadline, if *phase.borrow() == Phase::Draining => {
+                    let sessions = self.common.limits.open();
+                    tracing::warn!(sessions, "--drain-timeout is over, stopping");
+                    phase.send_replace(Phase::Stopping);
+                }
+                signal = signals.next() => if signal == Signal::Stop {
+                    tracing::warn!(sessions = self.common.limits.open(), "stopping at once");
+                    phase.send_replace(Phase::Stopping);
+                },
+            }
+        }
+        tracing::info!("stopped");
+    }
+
+    /// SIGHUP: what loads replaces the old, what does not is logged.
+    fn reload(&self) {
+        let mut good = true;
+        let mut failed = |fault: &Fault| {
+            good = false;
+            tracing::error!(flag = fault.flag, text = fault.text, "not reloaded, the old one stays");
+        };
+        match loaded::load_certified_keys(&self.config, Purpose::Serve) {
+            Ok(keys) => match contexts(&self.config, &keys, &self.ticket_keys) {
+                Ok(contexts) => {
+                    for (place, context) in self.contexts.iter().zip(contexts) {
+                        place.store(context);
+                    }
+                }
+                Err(error) => failed(&Fault::new("--cert", error.to_string())),
+            },
+            Err(faults) => faults.iter().for_each(&mut failed),
+        }
+        match loaded::load_users(&self.config) {
+            Ok(users) => self.common.users.store(users),
+            Err(fault) => failed(&fault),
+        }
+        let settings = loaded::load_recipients(&self.config).and_then(|recipients| {
+            self.config
+                .session_settings(recipients, Arc::clone(&self.budget))
+                .map_err(|error| Fault::new("--local-domain", error.to_string()))
+        });
+        match settings {
+            Ok(settings) => self.common.settings.store(Arc::new(settings)),
+            Err(fault) => failed(&fault),
+        }
+        if let Err(error) = self.ticket_keys.reload() {
+            failed(&Fault::new("--ticket-keys", error.to_string()));
+        }
+        self.metrics.reloaded(if good { Reload::Done } else { Reload::Failed });
+        if good {
+            tracing::info!("reloaded");
+        }
+    }
+
+    fn rotate_ticket_keys(&self) {
+        match self.ticket_keys.rotate_if_due(SystemTime::now()) {
+            Ok(Rotation::NotDue) => {}
+            Ok(_) => tracing::info!("ticket keys rotated"),
+            Err(error) => tracing::error!(%error, "ticket keys not rotated"),
+        }
+    }
+}
+
+/// Contexts for each shard, so that shards do not contend for OpenSSL's counters.
+fn contexts(
+    config: &Config,
+    keys: &[CertifiedKey],
+    ticket_keys: &Arc<TicketKeyRing>,
+) -> Result<Vec<Option<Arc<ServerContexts>>>, TlsError> {
+    (0..config.shards.get())
+        .map(|_| {
+            if keys.is_empty() {
+                return Ok(None);
+            }
+            ServerContexts::build(keys, &config.tls, Arc::clone(ticket_keys))
+                .map(|contexts| Some(Arc::new(contexts)))
+        })
+        .collect()
+}
+
+/// How often the control thread asks whether a ticket key is due for replacement.
+const ROTATION_LOOKED_AT: Duration = Duration::from_secs(60);
+
+/// Descriptors for rings, listeners, logs and deliveries under way.
+const DESCRIPTORS_BESIDE_SESSIONS: u64 = 256;

@@ -1,0 +1,184 @@
+//! Delivers a message to the target of each of its recipients before it is acknowledged.
+//!
+//! All files are written and synced before the first is shown to a reader, so that what fails, fails before
+//! anything was delivered, and a sender who tries again makes no duplicates.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::maildir::{self, MaildirError, Sync};
+use super::queue_id::QueueIds;
+use super::target::Target;
+use crate::smtp::message::Message;
+use crate::smtp::trace::trace_header;
+
+/// What 250 to the end of data promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The message is on stable storage.
+    Disk,
+    /// The message is with the kernel.
+    None,
+}
+
+/// Which target a domain's mail goes to.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    default: Target,
+    by_domain: HashMap<String, Target>,
+}
+
+impl Routes {
+    /// `by_domain` names domains in lower-case A-label form.
+    pub fn new(default: Target, by_domain: impl IntoIterator<Item = (String, Target)>) -> Routes {
+        Routes {
+            default,
+            by_domain: by_domain.into_iter().collect(),
+        }
+    }
+
+    fn target(&self, domain: &str) -> &Target {
+        self.by_domain.get(domain).unwrap_or(&self.default)
+    }
+}
+
+/// What all shards deliver by.
+#[derive(Debug)]
+pub struct DeliverySettings {
+    /// The name in the trace header and in Maildir file names.
+    pub hostname: String,
+    /// Where mail goes.
+    pub routes: Routes,
+    /// Whether it is synced.
+    pub durability: Durability,
+}
+
+/// A shard's way of delivering.
+#[derive(Debug)]
+pub struct Delivery {
+    settings: Arc<DeliverySettings>,
+    queue_ids: QueueIds,
+}
+
+/// Why a message was not delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// A Maildir could not take it.
+    #[error(transparent)]
+    Maildir(#[from] MaildirError),
+}
+
+impl DeliveryError {
+    /// Whether space or descriptors ran out, which heals by itself.
+    pub fn is_exhaustion(&self) -> bool {
+        let DeliveryError::Maildir(error) = self;
+        matches!(
+            error.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory
+        ) || matches!(
+            error.source.raw_os_error(),
+            Some(libc::EMFILE | libc::ENFILE)
+        )
+    }
+}
+
+impl Delivery {
+    /// For the shard of this number.
+    pub fn new(settings: Arc<DeliverySettings>, shard: usize) -> Delivery {
+        Delivery {
+            settings,
+            queue_ids: QueueIds::new(shard),
+        }
+    }
+
+    /// Delivers `message` to all its recipients, under the queue id that comes back.
+    pub async fn deliver(&self, message: &Message) -> Result<String, DeliveryError> {
+        let now = SystemTime::now();
+        let queue_id = self.queue_ids.next(now);
+        let copies = self.copies(message);
+        if !copies.is_empty() {
+            self.deliver_to_maildirs(message, &queue_id, now, &copies).await?;
+        }
+        Ok(queue_id)
+    }
+
+    /// Which Maildirs get a copy, each once, with the recipient it is for.
+    fn copies(&self, message: &Message) -> Vec<Copy<'_>> {
+        let mut copies: Vec<Copy<'_>> = Vec::new();
+        for (recipient, whom) in message.envelope.recipients.iter().enumerate() {
+            match self.settings.routes.target(&whom.domain) {
+                Target::Discard => {}
+                Target::Maildir(root) => {
+                    let directory = maildir::mailbox_directory(whom);
+                    if !copies
+                        .iter()
+                        .any(|copy| copy.root == root && copy.directory == directory)
+                    {
+                        copies.push(Copy {
+                            root,
+                            directory,
+                            recipient,
+                        });
+                    }
+                }
+            }
+        }
+        copies
+    }
+
+    async fn deliver_to_maildirs(
+        &self,
+        message: &Message,
+        queue_id: &str,
+        now: SystemTime,
+        copies: &[Copy<'_>],
+    ) -> Result<(), DeliveryError> {
+        let sync = match self.settings.durability {
+            Durability::Disk => Sync::Yes,
+            Durability::None => Sync::No,
+        };
+        let mut prepared = Vec::with_capacity(copies.len());
+        for copy in copies {
+            let Some(recipient) = message.envelope.recipients.get(copy.recipient) else {
+                continue;
+            };
+            let hostname = &self.settings.hostname;
+            let seconds = unix_seconds(now);
+            let header = trace_header(message, hostname, queue_id, seconds, recipient);
+            let data = message.data.slices();
+            let octets = maildir::file_octets(&header, data, message.data.len());
+            // Unique: the queue id within this host, the number within the message.
+            let number = copy.recipient;
+            let process = std::process::id();
+            let name = format!("{seconds}.P{process}Q{queue_id}_{number}.{hostname}");
+            match maildir::prepare(copy.root, &copy.directory, name, octets, sync).await {
+                Ok(file) => prepared.push(file),
+                Err(error) => {
+                    for file in &prepared {
+                        file.discard().await;
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        for file in &prepared {
+            file.publish(sync).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A copy for one Maildir.
+struct Copy<'t> {
+    root: &'t Path,
+    directory: PathBuf,
+    recipient: usize,
+}
+
+fn unix_seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,558 @@
+//! One connection: moves octets between the ring, TLS and the protocol core, and performs its effects.
+//!
+//! ```text
+//!  receive ─▶ [TLS] ─▶ Session::receive ─▶ Effect ─┬─ Input: send what was said, receive again
+//!     ▲                                            ├─ Secure: handshake, then as new
+//!     └───────────── replies ◀─────────────────────┼─ Verify, Commit: wait, tell the session, go on
+//!                                                  └─ Close: say the rest, terminate, join, close
+//! ```
+//!
+//! Invariants:
+//! - A receive buffer is given back in the step that took it. What the session leaves unread is copied, so no
+//!   wait, however long, holds a buffer of the pool.
+//! - The send of one batch of replies and the receive of the next input are in flight together; a second send
+//!   waits for the first, so what is owed to a peer that does not read stays bounded.
+//! - Every wait on the peer is an operation on its socket and ends by the deadline that `watch` enforces.
+//! - No future with an operation in flight is dropped: a session ends as terminate, join, close.
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::account::{Account, Ending};
+use super::limits::Admission;
+use super::watch::Watched;
+use super::{EarlyGreeting, Shard};
+use crate::control::metrics::{
+    AuthOutcome, HandshakeFailure, HandshakeKind, Listener, TlsMeans, TlsVersion,
+};
+use crate::ring::{ReceiveBuffer, Sending, Socket};
+use crate::smtp::message::{Message, Security};
+use crate::smtp::reply::Output;
+use crate::smtp::sasl::Credentials;
+use crate::smtp::server::{Channel, CommitFailure, Connection, Effect, Session, TlsAvailability, Verdict};
+use crate::tls::{self, Facts, GreetingSent, Handshake, Read};
+
+/// A session and what it speaks through.
+pub(super) struct Dialogue {
+    shard: Rc<Shard>,
+    watched: Rc<Watched>,
+    account: Account,
+    session: Session,
+    channel: Wire,
+    /// Plaintext that the session has not taken yet.
+    unread: Vec<u8>,
+    /// Replies that are not on their way yet.
+    replies: Vec<u8>,
+    sending: Option<Sending>,
+    drain: DrainNotice,
+    _admission: Admission,
+}
+
+/// What octets go through.
+enum Wire {
+    Clear,
+    Tls(Box<tls::Connection>),
+}
+
+/// Whether the session knows that the server goes down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DrainNotice {
+    Due,
+    Given,
+}
+
+impl Dialogue {
+    pub(super) fn new(
+        shard: Rc<Shard>,
+        socket: Socket,
+        peer: SocketAddr,
+        local: SocketAddr,
+        listener: Listener,
+        admission: Admission,
+    ) -> Dialogue {
+        let now = Instant::now();
+        let channel = match listener {
+            Listener::Tcp => Channel::Clear,
+            Listener::Tls => Channel::Tls(Security::default()),
+        };
+        let settings = shard.common.settings.load_full();
+        let mut session = Session::new(settings, Connection { peer, local, channel }, now);
+        if shard.contexts.load().is_none() {
+            session.set_tls_availability(TlsAvailability::Unavailable);
+        }
+        let watched = shard.watch.add(socket, session.deadline());
+        let id = shard.next_session();
+        let account = Account::open(Rc::clone(&shard.metrics), id, listener, peer, local, now);
+        Dialogue {
+            shard,
+            watched,
+            account,
+            session,
+            channel: Wire::Clear,
+            unread: Vec::new(),
+            replies: Vec::new(),
+            sending: None,
+            drain: DrainNotice::Due,
+            _admission: admission,
+        }
+    }
+
+    /// Runs the session to its end.
+    pub(super) async fn run(mut self) {
+        let ending = match self.open().await {
+            Ok(()) => self.talk().await,
+            Err(ending) => ending,
+        };
+        self.finish(ending).await;
+    }
+
+    /// Comes as far as the greeting.
+    async fn open(&mut self) -> Result<(), Ending> {
+        match (self.account.listener(), self.shard.common.early_greeting) {
+            (Listener::Tcp, _) => self.greet(),
+            (Listener::Tls, EarlyGreeting::Yes) => {
+                self.greet();
+                let greeting = mem::take(&mut self.replies);
+                Box::pin(self.secure(TlsMeans::Implicit, Some(greeting))).await?;
+            }
+            (Listener::Tls, EarlyGreeting::No) => {
+                Box::pin(self.secure(TlsMeans::Implicit, None)).await?;
+                self.greet();
+            }
+        }
+        Ok(())
+    }
+
+    fn greet(&mut self) {
+        self.tell(|session, now, out| session.greet(now, out));
+    }
+
+    /// The dialogue, from behind the greeting to its end.
+    async fn talk(&mut self) -> Ending {
+        let mut effect = Ok(Effect::Input);
+        loop {
+            effect = match effect {
+                Ok(Effect::Input) if self.session.is_closing() => return Ending::Said,
+                Ok(Effect::Input) if self.unread.is_empty() => match self.receive().await {
+                    Ok(buffer) => self.take_in(buffer),
+                    Err(ending) => Err(ending),
+                },
+                // The session wants its replies sent before it takes the rest.
+                Ok(Effect::Input) => match self.flush().await {
+                    Ok(()) => self.pump(),
+                    Err(ending) => Err(ending),
+                },
+                Ok(Effect::Secure) => match Box::pin(self.negotiate()).await {
+                    Ok(()) => self.pump(),
+                    Err(ending) => Err(ending),
+                },
+                Ok(Effect::Verify(credentials)) => {
+                    match Box::pin(self.verify(credentials)).await {
+                        Effect::Input => self.pump(),
+                        other => Ok(other),
+                    }
+                }
+                Ok(Effect::Commit(message)) => match Box::pin(self.commit(message)).await {
+                    Effect::Input => self.pump(),
+                    other => Ok(other),
+                },
+                Ok(Effect::Close) => return Ending::Said,
+                Err(ending) => return ending,
+            };
+        }
+    }
+
+    /// Sends what was said and waits for the peer's next octets.
+    async fn receive(&mut self) -> Result<ReceiveBuffer, Ending> {
+        self.start_sending().await?;
+        self.watched.set_deadline(self.session.deadline());
+        loop {
+            if self.watched.is_expired() {
+                self.tell(|session, now, out| session.expired(now, out));
+                return Err(Ending::Expired);
+            }
+            if self.shard.watch.is_draining() && self.drain == DrainNotice::Due {
+                self.drain = DrainNotice::Given;
+                if self.tell(|session, now, out| session.drain(now, out)) {
+                    return Err(Ending::Drained);
+                }
+                self.watched.set_deadline(self.session.deadline());
+            }
+            let received = self.watched.socket().receive(&self.shard.buffers).await;
+            match received {
+                Ok(Some(buffer)) => {
+                    self.account.received(buffer.len());
+                    self.sent().await?;
+                    return Ok(buffer);
+                }
+                Ok(None) => return Err(Ending::PeerClosed),
+                Err(error) => self.retry_receive(error).await?,
+            }
+        }
+    }
+
+    /// Sorts a failed receive: nothing for one that is worth another try.
+    async fn retry_receive(&self, error: io::Error) -> Result<(), Ending> {
+        match error.raw_os_error() {
+            // Interrupted by the tick or by the drain; the caller looks which.
+            Some(libc::ECANCELED) => Ok(()),
+            Some(libc::ENOBUFS) => {
+                self.account.metrics().receive_buffers_short();
+                // Nothing is in flight on the socket now, so this wait needs a timer of its own.
+                let returned = self.watched.socket().buffer_returned(&self.shard.buffers);
+                let patience = self.watched.deadline().saturating_duration_since(Instant::now());
+                let _ = tokio::time::timeout(patience.min(BUFFER_PATIENCE), returned).await;
+                Ok(())
+            }
+            _ => Err(Ending::Lost(error)),
+        }
+    }
+
+    /// Runs the session over octets that arrived. The buffer goes back on return.
+    fn take_in(&mut self, buffer: ReceiveBuffer) -> Result<Effect, Ending> {
+        match &mut self.channel {
+            Wire::Clear => match self.digest(&buffer) {
+                Effect::Input => Ok(Effect::Input),
+                effect => Ok(effect),
+            },
+            Wire::Tls(connection) => {
+                connection.receive(&buffer);
+                drop(buffer);
+                self.pump()
+            }
+        }
+    }
+
+    /// Runs the session over what it has not taken yet, as far as that goes without new octets.
+    fn pump(&mut self) -> Result<Effect, Ending> {
+        let shard = Rc::clone(&self.shard);
+        loop {
+            let effect = if self.unread.is_empty() {
+                let Wire::Tls(connection) = &mut self.channel else { return Ok(Effect::Input) };
+                let mut plaintext = shard.plaintext.borrow_mut();
+                match connection.read(&mut plaintext) {
+                    Read::Octets(count) => {
+                        self.digest(plaintext.get(..count).unwrap_or_default())
+                    }
+                    Read::WantsInput => return Ok(Effect::Input),
+                    Read::Closed => return Err(Ending::PeerClosed),
+                    Read::Failed(error) => {
+                        return Err(Ending::Lost(io::Error::other(error)));
+                    }
+                }
+            } else {
+                let rest = mem::take(&mut self.unread);
+                self.digest(&rest)
+            };
+            match effect {
+                // More than fits into one send: the rest waits for that.
+                Effect::Input if !self.unread.is_empty() => return Ok(Effect::Input),
+                Effect::Input if self.session.is_closing() => return Ok(Effect::Close),
+                Effect::Input => {}
+                Effect::Secure | Effect::Verify(_) | Effect::Commit(_) | Effect::Close => {
+                    return Ok(effect);
+                }
+            }
+        }
+    }
+
+    /// Gives plaintext to the session; what it does not take is kept.
+    fn digest(&mut self, plaintext: &[u8]) -> Effect {
+        let mut input = plaintext;
+        let effect = self.tell(|session, now, out| session.receive(now, &mut input, out));
+        self.unread.extend_from_slice(input);
+        effect
+    }
+
+    /// Calls the session with the time and a place for its replies.
+    fn tell<T>(&mut self, call: impl FnOnce(&mut Session, Instant, &mut Output<'_>) -> T) -> T {
+        let mut replies = mem::take(&mut self.replies);
+        if replies.capacity() == 0 {
+            replies = self.shard.take_vector();
+        }
+        let mut out = Output::new(replies, &self.account);
+        let outcome = call(&mut self.session, Instant::now(), &mut out);
+        self.replies = out.into_octets();
+        outcome
+    }
+
+    /// Puts the replies on their way, behind those that are.
+    async fn start_sending(&mut self) -> Result<(), Ending> {
+        let replies = mem::take(&mut self.replies);
+        let octets = match &mut self.channel {
+            Wire::Clear => replies,
+            Wire::Tls(connection) => {
+                let written = connection.write(&replies);
+                self.shard.give_vector(replies);
+                written.map_err(|error| Ending::Lost(io::Error::other(error)))?;
+                connection.outbound()
+            }
+        };
+        if octets.is_empty() {
+            self.shard.give_vector(octets);
+            return Ok(());
+        }
+        self.sent().await?;
+        self.account.sent(octets.len());
+        self.sending = Some(self.watched.socket().send(octets));
+        Ok(())
+    }
+
+    /// Waits until what is on its way has left.
+    async fn sent(&mut self) -> Result<(), Ending> {
+        let Some(sending) = &mut self.sending else { return Ok(()) };
+        let (octets, outcome) = sending.await;
+        self.sending = None;
+        self.shard.give_vector(octets);
+        outcome.map_err(Ending::Lost)
+    }
+
+    /// Sends what was said and waits until it has left.
+    async fn flush(&mut self) -> Result<(), Ending> {
+        self.watched.set_deadline(self.session.deadline().min(Instant::now() + FLUSH_MAX));
+        self.start_sending().await?;
+        self.sent().await
+    }
+
+    /// STARTTLS was granted (RFC 3207 §4).
+    async fn negotiate(&mut self) -> Result<(), Ending> {
+        self.flush().await?;
+        if !self.unread.is_empty() {
+            return Err(self.injected());
+        }
+        match Box::pin(self.secure(TlsMeans::StartTls, None)).await {
+            // What came first was not TLS: the same attack in a segment of its own.
+            Err(Ending::Handshake(error)) if error.fault == tls::Fault::NotTls => {
+                Err(self.injected())
+            }
+            other => other,
+        }
+    }
+
+    fn injected(&mut self) -> Ending {
+        self.unread = Vec::new();
+        self.tell(|session, now, out| session.injected(now, out));
+        Ending::Injected
+    }
+
+    /// Makes the handshake and puts the session behind it.
+    async fn secure(&mut self, means: TlsMeans, greeting: Option<Vec<u8>>) -> Result<(), Ending> {
+        let started = Instant::now();
+        self.watched.set_deadline(started + self.shard.common.handshake_timeout);
+        let later = greeting.clone();
+        let connection = match self.shard.contexts.load().as_ref() {
+            None => return Err(Ending::NoKey),
+            Some(contexts) => tls::Connection::accept(contexts, greeting)
+                .map_err(|error| Ending::Lost(io::Error::other(error)))?,
+        };
+        let mut connection = Box::new(connection);
+        let greeting_sent = loop {
+            match connection.handshake() {
+                Handshake::Done(greeting_sent) => break greeting_sent,
+                Handshake::WantsInput => {
+                    self.send_handshake(&mut connection).await?;
+                    let buffer = self.receive_handshake().await?;
+                    connection.receive(&buffer);
+                }
+                Handshake::Failed(error) => {
+                    self.account.metrics().handshake_failed(failure_of(error.fault));
+                    // In clear nothing is said, not even an alert, to one who does not speak TLS.
+                    if error.fault != tls::Fault::NotTls {
+                        self.send_handshake(&mut connection).await?;
+                        self.sent().await?;
+                    }
+                    return Err(Ending::Handshake(error));
+                }
+            }
+        };
+        let facts = connection.facts();
+        let now = Instant::now();
+        let kind = if facts.resumed { HandshakeKind::Resumed } else { HandshakeKind::Full };
+        self.account.metrics().handshake(kind, now - started);
+        self.account.metrics().tls_session(TlsVersion::of(facts.version), means);
+        self.session.secured(now, security_of(&facts));
+        self.account.secured(facts);
+        // What is left to be sent, tickets above all, leaves with the next replies.
+        self.channel = Wire::Tls(connection);
+        if let (GreetingSent::No, Some(greeting)) = (greeting_sent, later) {
+            self.replies = greeting;
+        }
+        Ok(())
+    }
+
+    async fn send_handshake(&mut self, connection: &mut tls::Connection) -> Result<(), Ending> {
+        if connection.has_outbound() {
+            self.sent().await?;
+            let octets = connection.outbound();
+            self.account.sent(octets.len());
+            self.sending = Some(self.watched.socket().send(octets));
+        }
+        Ok(())
+    }
+
+    async fn receive_handshake(&mut self) -> Result<ReceiveBuffer, Ending> {
+        loop {
+            if self.watched.is_expired() {
+                self.account.metrics().handshake_failed(HandshakeFailure::TimedOut);
+                return Err(Ending::Expired);
+            }
+            if self.shard.watch.is_draining() {
+                return Err(Ending::Drained);
+            }
+            match self.watched.socket().receive(&self.shard.buffers).await {
+                Ok(Some(buffer)) => {
+                    self.account.received(buffer.len());
+                    self.sent().await?;
+                    return Ok(buffer);
+                }
+                Ok(None) => {
+                    self.account.metrics().handshake_failed(HandshakeFailure::Lost);
+                    return Err(Ending::PeerClosed);
+                }
+                Err(error) => self.retry_receive(error).await?,
+            }
+        }
+    }
+
+    /// Has credentials checked off the shard's thread. A failure is answered late, and later each time.
+    async fn verify(&mut self, credentials: Credentials) -> Effect {
+        self.watched.set_deadline(Instant::now() + EFFECT_MAX);
+        let common = &self.shard.common;
+        let users = common.users.load_full();
+        let queued = common.verifier.verify(users, &credentials.name, credentials.password);
+        let verdict = match queued {
+            Err(_busy) => Verdict::Unavailable,
+            Ok(checked) => match checked.await {
+                Ok(true) => Verdict::Accepted,
+                Ok(false) => Verdict::Refused,
+                Err(_gone) => Verdict::Unavailable,
+            },
+        };
+        self.account.metrics().auth(match verdict {
+            Verdict::Accepted => AuthOutcome::Accepted,
+            Verdict::Refused => AuthOutcome::Refused,
+            Verdict::Unavailable => AuthOutcome::Unavailable,
+        });
+        if verdict == Verdict::Refused {
+            tokio::time::sleep(self.account.auth_failed()).await;
+        }
+        self.tell(|session, now, out| session.verified(now, verdict, out))
+    }
+
+    /// Has a message made safe.
+    async fn commit(&mut self, message: Box<Message>) -> Effect {
+        let started = Instant::now();
+        self.watched.set_deadline(started + EFFECT_MAX);
+        let outcome = self.shard.delivery.deliver(&message).await;
+        drop(message);
+        self.account.metrics().commit(started.elapsed());
+        match outcome {
+            Ok(queue_id) => {
+                self.tell(|session, now, out| session.committed(now, Ok(&queue_id), out))
+            }
+            Err(error) => {
+                tracing::error!(session = self.account.id(), %error, "message not delivered");
+                let failure = if error.is_exhaustion() {
+                    CommitFailure::NoSpace
+                } else {
+                    CommitFailure::Failed
+                };
+                self.tell(|session, now, out| session.committed(now, Err(failure), out))
+            }
+        }
+    }
+
+    /// Says the rest, then terminates, joins what is in flight, and closes.
+    async fn finish(mut self, ending: Ending) {
+        self.tell(|session, now, out| session.lost(now, out));
+        self.watched.set_deadline(Instant::now() + LAST_WORDS_MAX);
+        if ending.can_speak() {
+            if self.flush_last().await.is_ok() && !self.account.ended_by_quit() {
+                self.linger().await;
+            }
+        }
+        self.replies = Vec::new();
+        if self.sending.is_some() {
+            // Join: the operation completes by the cancellation, if not by itself.
+            self.watched.socket().cancel();
+            let _ = self.sent().await;
+        }
+        self.shard.watch.remove(&self.watched);
+        self.account.close(&self.session, &ending);
+        let Dialogue { watched, .. } = self;
+        if let Ok(watched) = Rc::try_unwrap(watched) {
+            watched.into_socket().close();
+        }
+    }
+
+    async fn flush_last(&mut self) -> Result<(), Ending> {
+        if let Wire::Tls(connection) = &mut self.channel {
+            let replies = mem::take(&mut self.replies);
+            let _ = connection.write(&replies);
+            connection.close();
+        }
+        self.start_sending().await?;
+        self.sent().await
+    }
+
+    /// Waits, for a while, until the peer has seen the end: closing with octets unread would reset the
+    /// connection and could take our last reply from it.
+    async fn linger(&mut self) {
+        self.watched.socket().shutdown().await;
+        self.watched.set_deadline(Instant::now() + LINGER_MAX);
+        let mut octets = 0;
+        while octets < LINGER_OCTETS_MAX && !self.watched.is_expired() {
+            match self.watched.socket().receive(&self.shard.buffers).await {
+                Ok(Some(buffer)) => octets += buffer.len(),
+                Ok(None) => return,
+                Err(error) => {
+                    if self.retry_receive(error).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn security_of(facts: &Facts) -> Security {
+    Security {
+        version: facts.version,
+        cipher: facts.cipher.clone(),
+        bits: facts.bits,
+        resumed: facts.resumed,
+        client_subject: facts.client_certificate.as_ref().map(|client| client.subject.clone()),
+    }
+}
+
+fn failure_of(fault: tls::Fault) -> HandshakeFailure {
+    match fault {
+        tls::Fault::NotTls => HandshakeFailure::NotTls,
+        tls::Fault::Version => HandshakeFailure::Version,
+        tls::Fault::NoSharedCipher => HandshakeFailure::NoSharedCipher,
+        tls::Fault::NoSharedGroup => HandshakeFailure::NoSharedGroup,
+        tls::Fault::ClientCertificate => HandshakeFailure::ClientCertificate,
+        tls::Fault::PeerAlert(_) => HandshakeFailure::PeerAlert,
+        tls::Fault::Protocol => HandshakeFailure::Protocol,
+        tls::Fault::Internal => HandshakeFailure::Internal,
+    }
+}
+
+/// How long one wait for a receive buffer may last before the session looks at its deadline again.
+const BUFFER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bounds a flush in the middle of a dialogue.
+const FLUSH_MAX: Duration = Duration::from_secs(300);
+
+/// Effects have bounds of their own; the tick is to leave them alone.
+const EFFECT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a peer has to take our last reply.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
+
+/// How long, and for how many octets, we wait for the peer's end behind ours.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+const LINGER_OCTETS_MAX: usize = 1024 * 1024;
