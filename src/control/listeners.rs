@@ -41,13 +41,25 @@ pub fn bind(
 ) -> Result<Bound, BindError> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     sockets(address, shards, backlog)
-        .map(|(address, sockets)| Bound { address, listener, sockets })
-        .map_err(|source| BindError { flag, address, source })
+        .map(|(address, sockets)| Bound {
+            address,
+            listener,
+            sockets,
+        })
+        .map_err(|source| BindError {
+            flag,
+            address,
+            source,
+        })
 }
 
 /// Binds one address that no shard serves, that of `--metrics`.
 pub fn bind_one(flag: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).map_err(|source| BindError { flag, address, source })
+    TcpListener::bind(address).map_err(|source| BindError {
+        flag,
+        address,
+        source,
+    })
 }
 
 fn sockets(
@@ -58,7 +70,11 @@ fn sockets(
     if shards > 1 && address.port() != 0 {
         drop(socket(address, Sharing::No)?);
     }
-    let sharing = if shards > 1 { Sharing::Yes } else { Sharing::No };
+    let sharing = if shards > 1 {
+        Sharing::Yes
+    } else {
+        Sharing::No
+    };
     let mut address = address;
     let mut sockets = Vec::with_capacity(shards);
     for _ in 0..shards {
@@ -79,7 +95,11 @@ enum Sharing {
 }
 
 fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // A restart must not wait for the connections of the last run to time out.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(sharing == Sharing::Yes)?;
@@ -105,7 +125,13 @@ mod tests {
     use super::*;
 
     fn bind_here(port: u16, shards: usize) -> Result<Bound, BindError> {
-        bind("--listen", Listener::Tcp, ([127, 0, 0, 1], port).into(), shards, 16)
+        bind(
+            "--listen",
+            Listener::Tcp,
+            ([127, 0, 0, 1], port).into(),
+            shards,
+            16,
+        )
     }
 
     #[test]
@@ -121,7 +147,9 @@ mod tests {
     fn a_port_that_another_server_has_is_refused_with_advice() {
         for (first, second) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
             let bound = bind_here(0, first).unwrap();
-            let error = bind_here(bound.address.port(), second).unwrap_err().to_string();
+            let error = bind_here(bound.address.port(), second)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("--listen"), "{first}, {second}: {error}");
             assert!(error.contains("another program has this port"), "{error}");
         }

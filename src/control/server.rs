@@ -67,7 +67,10 @@ fn process<E>(what: &'static str) -> impl FnOnce(E) -> ServeError
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    move |source| ServeError::Process { what, source: source.into() }
+    move |source| ServeError::Process {
+        what,
+        source: source.into(),
+    }
 }
 
 /// Runs the server on what was loaded for `config`, until a signal ends it.
@@ -85,8 +88,8 @@ pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
         identity.assume()?;
     }
 
-    let logging = log::init(config.log_format, config.log_level)
-        .map_err(process("start logging"))?;
+    let logging =
+        log::init(config.log_format, config.log_level).map_err(process("start logging"))?;
     for warning in config.warnings().iter().chain(&loaded.warnings) {
         tracing::warn!(flag = warning.flag, text = warning.text, "check");
     }
@@ -108,8 +111,14 @@ pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
 }
 
 fn bind(config: &Config) -> Result<Vec<Bound>, BindError> {
-    let tcp = config.listen.iter().map(|address| ("--listen", Listener::Tcp, *address));
-    let tls = config.listen_tls.iter().map(|address| ("--listen-tls", Listener::Tls, *address));
+    let tcp = config
+        .listen
+        .iter()
+        .map(|address| ("--listen", Listener::Tcp, *address));
+    let tls = config
+        .listen_tls
+        .iter()
+        .map(|address| ("--listen-tls", Listener::Tls, *address));
     tcp.chain(tls)
         .map(|(flag, listener, address)| {
             listeners::bind(flag, listener, address, config.shards.get(), config.backlog)
@@ -155,9 +164,8 @@ impl Server {
         let settings = config
             .session_settings(loaded.recipients, Arc::clone(&budget))
             .map_err(process("use --local-domain"))?;
-        let verifier =
-            Verifier::start(Verifier::default_threads(), verifier::DEFAULT_WAITING_MAX)
-                .map_err(process("start threads for AUTH"))?;
+        let verifier = Verifier::start(Verifier::default_threads(), verifier::DEFAULT_WAITING_MAX)
+            .map_err(process("start threads for AUTH"))?;
         let routes = Routes::new(config.deliver.clone(), config.routes.iter().cloned());
         let common = Common {
             settings: ArcSwap::from_pointee(settings),
@@ -177,8 +185,10 @@ impl Server {
             },
         };
         let contexts = contexts(&config, &loaded.certified_keys, &loaded.ticket_keys)?;
-        let contexts =
-            contexts.into_iter().map(|context| Arc::new(ArcSwapOption::new(context))).collect();
+        let contexts = contexts
+            .into_iter()
+            .map(|context| Arc::new(ArcSwapOption::new(context)))
+            .collect();
         let metrics = Metrics::new(Build {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             openssl: openssl::version::version().to_owned(),
@@ -242,7 +252,9 @@ impl Server {
                 .iter_mut()
                 .filter_map(|bound| bound.sockets.pop().map(|socket| (socket, bound.listener)))
                 .collect();
-            let Some(contexts) = self.contexts.get(number) else { continue };
+            let Some(contexts) = self.contexts.get(number) else {
+                continue;
+            };
             let plan = Plan {
                 number,
                 ring: RingSettings {
@@ -286,7 +298,11 @@ impl Server {
         shards: Vec<std::thread::JoinHandle<()>>,
     ) {
         let timeout = self.config.drain_timeout;
-        tracing::info!(sessions = self.common.limits.open(), seconds = timeout.as_secs(), "draining");
+        tracing::info!(
+            sessions = self.common.limits.open(),
+            seconds = timeout.as_secs(),
+            "draining"
+        );
         self.readiness.draining();
         phase.send_replace(Phase::Draining);
         let joined = tokio::task::spawn_blocking(move || {
@@ -320,7 +336,11 @@ impl Server {
         let mut good = true;
         let mut failed = |fault: &Fault| {
             good = false;
-            tracing::error!(flag = fault.flag, text = fault.text, "not reloaded, the old one stays");
+            tracing::error!(
+                flag = fault.flag,
+                text = fault.text,
+                "not reloaded, the old one stays"
+            );
         };
         match loaded::load_certified_keys(&self.config, Purpose::Serve) {
             Ok(keys) => match contexts(&self.config, &keys, &self.ticket_keys) {
@@ -349,7 +369,8 @@ impl Server {
         if let Err(error) = self.ticket_keys.reload() {
             failed(&Fault::new("--ticket-keys", error.to_string()));
         }
-        self.metrics.reloaded(if good { Reload::Done } else { Reload::Failed });
+        self.metrics
+            .reloaded(if good { Reload::Done } else { Reload::Failed });
         if good {
             tracing::info!("reloaded");
         }

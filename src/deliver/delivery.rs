@@ -100,7 +100,8 @@ impl Delivery {
         let queue_id = self.queue_ids.next(now);
         let copies = self.copies(message);
         if !copies.is_empty() {
-            self.deliver_to_maildirs(message, &queue_id, now, &copies).await?;
+            self.deliver_to_maildirs(message, &queue_id, now, &copies)
+                .await?;
         }
         Ok(queue_id)
     }

@@ -1,17 +1,18 @@
 //! Receive buffers that the kernel hands out when octets arrive, so that an idle session holds none.
 //!
 //! The pool is given to the kernel once (`PROVIDE_BUFFERS`). A receive names the group, not a buffer; its
-//! completion says which buffer was filled. Dropping a [`ReceiveBuffer`] gives it back with the next batch.
+//! completion says which buffer was filled. Dropped buffers go back some at a time, since each return is an
+//! operation of its own whose completion wakes the shard.
 //!
 //! ```text
-//!   kernel's list:  [3][7][0][4] …        one in use by a shard:  [5]
-//!   recv completes with 3  ──▶ ReceiveBuffer{3}  ──drop──▶ PROVIDE_BUFFERS(3) ──▶ kernel's list
+//!   kernel's list:  [3][4][5][6] …
+//!   receive completes with 3 ──▶ ReceiveBuffer{3} ──drop──▶ free: 0 1 2 3 ──▶ PROVIDE_BUFFERS(0, 4 of them)
 //! ```
 //!
 //! No buffer outlives the step in which a session looks at it (see `shard::dialogue`), so a slow peer cannot
 //! keep one. When a burst empties the list, receives fail with `ENOBUFS` and wait here for the next return.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -24,6 +25,9 @@ use super::{op, runtime};
 /// The one group of a ring.
 pub(super) const GROUP: u16 = 0;
 
+/// Buffers that gather before they go back: a quarter of a small pool, and one wake of the shard for so many.
+const FREE_MAX: usize = 32;
+
 /// A shard's pool of receive buffers. Cloning shares it.
 #[derive(Clone)]
 pub struct ReceiveBuffers(Rc<Pool>);
@@ -31,6 +35,8 @@ pub struct ReceiveBuffers(Rc<Pool>);
 struct Pool {
     memory: Box<[UnsafeCell<u8>]>,
     buffer_octets: usize,
+    /// Buffers that nobody holds and the kernel does not have yet.
+    free: RefCell<Vec<u16>>,
     returned: Notify,
     waiting: Cell<usize>,
 }
@@ -44,6 +50,7 @@ impl ReceiveBuffers {
         let pool = Rc::new(Pool {
             memory: memory.into_boxed_slice(),
             buffer_octets: usize::from(buffer_octets),
+            free: RefCell::new(Vec::with_capacity(FREE_MAX)),
             returned: Notify::new(),
             waiting: Cell::new(0),
         });
@@ -59,6 +66,9 @@ impl ReceiveBuffers {
 
     /// Waits until some buffer was given back.
     pub(super) async fn returned(&self) {
+        if self.0.provide_free() {
+            return;
+        }
         self.0.waiting.set(self.0.waiting.get() + 1);
         self.0.returned.notified().await;
         self.0.waiting.set(self.0.waiting.get() - 1);
@@ -75,6 +85,31 @@ impl ReceiveBuffers {
 }
 
 impl Pool {
+    /// Gives buffers back to the kernel: one operation for each run of neighbours, and the kernel hands them
+    /// out in the order it got them, so mostly one in all. False: there were none.
+    fn provide_free(&self) -> bool {
+        let mut free = self.free.borrow_mut();
+        if free.is_empty() {
+            return false;
+        }
+        free.sort_unstable();
+        let length = i32::try_from(self.buffer_octets).unwrap_or(i32::MAX);
+        for run in free.chunk_by(|id, next| id.checked_add(1) == Some(*next)) {
+            let (Some(&first), Ok(count)) = (run.first(), u16::try_from(run.len())) else {
+                continue;
+            };
+            let start = self.start(first);
+            let entry = opcode::ProvideBuffers::new(start, length, count, GROUP, first).build();
+            // SAFETY: as in `ReceiveBuffers::provide`; nobody holds these buffers.
+            drop(unsafe { op::submit((), entry) });
+        }
+        free.clear();
+        if self.waiting.get() > 0 {
+            self.returned.notify_waiters();
+        }
+        true
+    }
+
     fn start(&self, id: u16) -> *mut u8 {
         let offset = usize::from(id) * self.buffer_octets;
         self.memory
@@ -105,14 +140,12 @@ impl Drop for ReceiveBuffer {
         if !runtime::is_running() {
             return; // the ring is going down, and the pool with it
         }
-        let length = i32::try_from(self.pool.buffer_octets).unwrap_or(i32::MAX);
-        let entry =
-            opcode::ProvideBuffers::new(self.pool.start(self.id), length, 1, GROUP, self.id)
-                .build();
-        // SAFETY: as in `provide`; from here on nobody reads the buffer through this value.
-        drop(unsafe { op::submit((), entry) });
-        if self.pool.waiting.get() > 0 {
-            self.pool.returned.notify_one();
+        let mut free = self.pool.free.borrow_mut();
+        free.push(self.id);
+        let enough = free.len() >= FREE_MAX || self.pool.waiting.get() > 0;
+        drop(free);
+        if enough {
+            self.pool.provide_free();
         }
     }
 }

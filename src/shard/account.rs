@@ -122,7 +122,8 @@ impl Account {
 
     pub(super) fn received(&self, octets: usize) {
         let octets = u64::try_from(octets).unwrap_or(u64::MAX);
-        self.octets_received.set(self.octets_received.get() + octets);
+        self.octets_received
+            .set(self.octets_received.get() + octets);
         self.metrics.received(octets);
     }
 
@@ -141,7 +142,9 @@ impl Account {
     pub(super) fn auth_failed(&self) -> Duration {
         let failures = self.auth_failures.get() + 1;
         self.auth_failures.set(failures);
-        AUTH_FAILURE_DELAY.saturating_mul(failures).min(AUTH_FAILURE_DELAY_MAX)
+        AUTH_FAILURE_DELAY
+            .saturating_mul(failures)
+            .min(AUTH_FAILURE_DELAY_MAX)
     }
 
     /// Whether the last word was the answer to QUIT, so that nothing more is to be expected.
@@ -226,7 +229,10 @@ impl Witness for Account {
             octets = record.octets,
             reply,
             outcome = end.label(),
-            seconds = record.ended.saturating_duration_since(record.started).as_secs_f64(),
+            seconds = record
+                .ended
+                .saturating_duration_since(record.started)
+                .as_secs_f64(),
             "transaction"
         );
     }

@@ -32,7 +32,9 @@ use crate::ring::{ReceiveBuffer, Sending, Socket};
 use crate::smtp::message::{Message, Security};
 use crate::smtp::reply::Output;
 use crate::smtp::sasl::Credentials;
-use crate::smtp::server::{Channel, CommitFailure, Connection, Effect, Session, TlsAvailability, Verdict};
+use crate::smtp::server::{
+    Channel, CommitFailure, Connection, Effect, Session, TlsAvailability, Verdict,
+};
 use crate::tls::{self, Facts, GreetingSent, Handshake, Read};
 
 /// A session and what it speaks through.
@@ -79,7 +81,15 @@ impl Dialogue {
             Listener::Tls => Channel::Tls(Security::default()),
         };
         let settings = shard.common.settings.load_full();
-        let mut session = Session::new(settings, Connection { peer, local, channel }, now);
+        let mut session = Session::new(
+            settings,
+            Connection {
+                peer,
+                local,
+                channel,
+            },
+            now,
+        );
         if shard.contexts.load().is_none() {
             session.set_tls_availability(TlsAvailability::Unavailable);
         }
@@ -149,12 +159,10 @@ impl Dialogue {
                     Ok(()) => self.pump(),
                     Err(ending) => Err(ending),
                 },
-                Ok(Effect::Verify(credentials)) => {
-                    match Box::pin(self.verify(credentials)).await {
-                        Effect::Input => self.pump(),
-                        other => Ok(other),
-                    }
-                }
+                Ok(Effect::Verify(credentials)) => match Box::pin(self.verify(credentials)).await {
+                    Effect::Input => self.pump(),
+                    other => Ok(other),
+                },
                 Ok(Effect::Commit(message)) => match Box::pin(self.commit(message)).await {
                     Effect::Input => self.pump(),
                     other => Ok(other),
@@ -203,7 +211,10 @@ impl Dialogue {
                 self.account.metrics().receive_buffers_short();
                 // Nothing is in flight on the socket now, so this wait needs a timer of its own.
                 let returned = self.watched.socket().buffer_returned(&self.shard.buffers);
-                let patience = self.watched.deadline().saturating_duration_since(Instant::now());
+                let patience = self
+                    .watched
+                    .deadline()
+                    .saturating_duration_since(Instant::now());
                 let _ = tokio::time::timeout(patience.min(BUFFER_PATIENCE), returned).await;
                 Ok(())
             }
@@ -231,12 +242,12 @@ impl Dialogue {
         let shard = Rc::clone(&self.shard);
         loop {
             let effect = if self.unread.is_empty() {
-                let Wire::Tls(connection) = &mut self.channel else { return Ok(Effect::Input) };
+                let Wire::Tls(connection) = &mut self.channel else {
+                    return Ok(Effect::Input);
+                };
                 let mut plaintext = shard.plaintext.borrow_mut();
                 match connection.read(&mut plaintext) {
-                    Read::Octets(count) => {
-                        self.digest(plaintext.get(..count).unwrap_or_default())
-                    }
+                    Read::Octets(count) => self.digest(plaintext.get(..count).unwrap_or_default()),
                     Read::WantsInput => return Ok(Effect::Input),
                     Read::Closed => return Err(Ending::PeerClosed),
                     Read::Failed(error) => {
@@ -303,7 +314,9 @@ impl Dialogue {
 
     /// Waits until what is on its way has left.
     async fn sent(&mut self) -> Result<(), Ending> {
-        let Some(sending) = &mut self.sending else { return Ok(()) };
+        let Some(sending) = &mut self.sending else {
+            return Ok(());
+        };
         let (octets, outcome) = sending.await;
         self.sending = None;
         self.shard.give_vector(octets);
@@ -312,7 +325,8 @@ impl Dialogue {
 
     /// Sends what was said and waits until it has left.
     async fn flush(&mut self) -> Result<(), Ending> {
-        self.watched.set_deadline(self.session.deadline().min(Instant::now() + FLUSH_MAX));
+        self.watched
+            .set_deadline(self.session.deadline().min(Instant::now() + FLUSH_MAX));
         self.start_sending().await?;
         self.sent().await
     }
@@ -341,7 +355,8 @@ impl Dialogue {
     /// Makes the handshake and puts the session behind it.
     async fn secure(&mut self, means: TlsMeans, greeting: Option<Vec<u8>>) -> Result<(), Ending> {
         let started = Instant::now();
-        self.watched.set_deadline(started + self.shard.common.handshake_timeout);
+        self.watched
+            .set_deadline(started + self.shard.common.handshake_timeout);
         let later = greeting.clone();
         let connection = match self.shard.contexts.load().as_ref() {
             None => return Err(Ending::NoKey),
@@ -358,7 +373,9 @@ impl Dialogue {
                     connection.receive(&buffer);
                 }
                 Handshake::Failed(error) => {
-                    self.account.metrics().handshake_failed(failure_of(error.fault));
+                    self.account
+                        .metrics()
+                        .handshake_failed(failure_of(error.fault));
                     // In clear nothing is said, not even an alert, to one who does not speak TLS.
                     if error.fault != tls::Fault::NotTls {
                         self.send_handshake(&mut connection).await?;
@@ -370,9 +387,15 @@ impl Dialogue {
         };
         let facts = connection.facts();
         let now = Instant::now();
-        let kind = if facts.resumed { HandshakeKind::Resumed } else { HandshakeKind::Full };
+        let kind = if facts.resumed {
+            HandshakeKind::Resumed
+        } else {
+            HandshakeKind::Full
+        };
         self.account.metrics().handshake(kind, now - started);
-        self.account.metrics().tls_session(TlsVersion::of(facts.version), means);
+        self.account
+            .metrics()
+            .tls_session(TlsVersion::of(facts.version), means);
         self.session.secured(now, security_of(&facts));
         self.account.secured(facts);
         // What is left to be sent, tickets above all, leaves with the next replies.
@@ -396,7 +419,9 @@ impl Dialogue {
     async fn receive_handshake(&mut self) -> Result<ReceiveBuffer, Ending> {
         loop {
             if self.watched.is_expired() {
-                self.account.metrics().handshake_failed(HandshakeFailure::TimedOut);
+                self.account
+                    .metrics()
+                    .handshake_failed(HandshakeFailure::TimedOut);
                 return Err(Ending::Expired);
             }
             if self.shard.watch.is_draining() {
@@ -409,7 +434,9 @@ impl Dialogue {
                     return Ok(buffer);
                 }
                 Ok(None) => {
-                    self.account.metrics().handshake_failed(HandshakeFailure::Lost);
+                    self.account
+                        .metrics()
+                        .handshake_failed(HandshakeFailure::Lost);
                     return Err(Ending::PeerClosed);
                 }
                 Err(error) => self.retry_receive(error).await?,
@@ -422,7 +449,9 @@ impl Dialogue {
         self.watched.set_deadline(Instant::now() + EFFECT_MAX);
         let common = &self.shard.common;
         let users = common.users.load_full();
-        let queued = common.verifier.verify(users, &credentials.name, credentials.password);
+        let queued = common
+            .verifier
+            .verify(users, &credentials.name, credentials.password);
         let verdict = match queued {
             Err(_busy) => Verdict::Unavailable,
             Ok(checked) => match checked.await {
@@ -482,10 +511,7 @@ impl Dialogue {
         }
         self.shard.watch.remove(&self.watched);
         self.account.close(&self.session, &ending);
-        let Dialogue { watched, .. } = self;
-        if let Ok(watched) = Rc::try_unwrap(watched) {
-            watched.into_socket().close();
-        }
+        // Close: nothing is in flight, so dropping the last share of the socket does it.
     }
 
     async fn flush_last(&mut self) -> Result<(), Ending> {
@@ -524,7 +550,10 @@ fn security_of(facts: &Facts) -> Security {
         cipher: facts.cipher.clone(),
         bits: facts.bits,
         resumed: facts.resumed,
-        client_subject: facts.client_certificate.as_ref().map(|client| client.subject.clone()),
+        client_subject: facts
+            .client_certificate
+            .as_ref()
+            .map(|client| client.subject.clone()),
     }
 }
 

@@ -41,9 +41,10 @@ impl Shard {
                             Refused::Sessions => {
                                 (ConnectionRefusal::MaxSessions, "Too many sessions")
                             }
-                            Refused::PerIp => {
-                                (ConnectionRefusal::PerIp, "Too many sessions from your address")
-                            }
+                            Refused::PerIp => (
+                                ConnectionRefusal::PerIp,
+                                "Too many sessions from your address",
+                            ),
                         };
                         self.metrics.connection_refused(reason);
                         tokio_uring::spawn(turn_away(socket, self.refusal(kind, text)));
@@ -90,7 +91,8 @@ impl Shard {
             None => false,
         });
         if told {
-            self.metrics.connection_refused(ConnectionRefusal::Descriptors);
+            self.metrics
+                .connection_refused(ConnectionRefusal::Descriptors);
         }
     }
 }
@@ -111,7 +113,6 @@ async fn turn_away(socket: Socket, octets: Vec<u8>) {
         // A fresh connection's send buffer takes one line at once, whoever reads it.
         let _ = socket.send(octets).await;
     }
-    socket.close();
 }
 
 /// The same without the ring, on a non-blocking socket.

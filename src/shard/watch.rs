@@ -103,11 +103,6 @@ impl Watched {
         &self.socket
     }
 
-    /// Gives the socket back for closing.
-    pub(super) fn into_socket(self) -> Socket {
-        self.socket
-    }
-
     /// Sets a new deadline, and forgets that the old one passed.
     pub(super) fn set_deadline(&self, deadline: Instant) {
         self.deadline.set(deadline);
