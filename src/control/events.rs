@@ -1,8 +1,7 @@
 //! The lines that a session and a transaction leave in the log, and the names of their fields.
 //!
 //! Here and nowhere else, so that whoever greps, parses or draws them has one place to look.
-//! Never in them: mail data, credentials, and more of an envelope than [`RECIPIENTS_SHOWN_MAX`]
-//! recipients.
+//! Never in them: mail data, credentials, or more recipients than a few.
 //!
 //! ```text
 //! INFO transaction session=1f transaction=1 queue_id=… from=<a@x.test> recipients=2 to=<b@y.test>,<c@y.test> octets=2048 outcome=accepted reply=250 seconds=0.004

@@ -2,8 +2,8 @@
 //!
 //! Apart from the mail on purpose: a scrape costs no shard anything, and whoever floods this port
 //! cannot reach a session.
-//! Limits: [`CONNECTIONS_MAX`] connections, one request each, [`CONNECTION_SECONDS_MAX`] for all
-//! of it. So 32 peers that send nothing delay a scrape by seconds, and nothing else.
+//! Limits: 32 connections, one request each, ten seconds for all of it. So 32 peers that send
+//! nothing delay a scrape by seconds, and nothing else.
 
 use std::convert::Infallible;
 use std::io;

@@ -123,6 +123,14 @@ impl Visit for Fields<'_> {
 /// escaped: some readers of lines take them for an end of line.
 fn string_to(out: &mut Writer<'_>, value: &str) -> fmt::Result {
     out.write_char('"')?;
+    // Nearly every string: known to need no escape without being decoded.
+    if value
+        .bytes()
+        .all(|octet| matches!(octet, b' '..=b'~') && octet != b'"' && octet != b'\\')
+    {
+        out.write_str(value)?;
+        return out.write_char('"');
+    }
     let mut rest = value;
     while let Some((at, found)) = rest.char_indices().find(|(_, c)| needs_escape(*c)) {
         let (run, tail) = rest.split_at(at);
