@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringpost::control::log::{self, LogFormat, Paint};
-use tracing::level_filters::LevelFilter;
+use ringpost::config::{LogFormat, LogLevel};
+use ringpost::control::log::{self, Paint};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// A batch that is forgotten at 8 KiB.
@@ -93,7 +93,7 @@ fn events(criterion: &mut Criterion) {
         ("text, quoted name", LogFormat::Text, "mx test \"x\" a=b"),
         ("json", LogFormat::Json, "mx.test"),
     ] {
-        let (dispatch, _guard) = log::start(io::sink(), format, LevelFilter::INFO, Paint::No);
+        let (dispatch, _guard) = log::start(io::sink(), format, LogLevel::Info, Paint::No);
         run(name, dispatch, ehlo);
         log::flush();
     }

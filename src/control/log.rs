@@ -13,7 +13,7 @@
 //! - An event on a thread that batches makes no system call; a batch makes one at most, to wake
 //!   the writer.
 //! - Nothing waits for standard error but the writer's thread, and for at most
-//!   [`SETTLE_SECONDS_MAX`] a panic and the end of the process. When the channel is full, a batch
+//!   `SETTLE_SECONDS_MAX` a panic and the end of the process. When the channel is full, a batch
 //!   is dropped and counted.
 //! - An event is one line, and its fields are what the program gave it: text from a peer is quoted
 //!   so that it can neither end the line nor look like another field.
@@ -39,6 +39,15 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::metrics::{Kind, Metrics};
 use crate::config::{LogFormat, LogLevel};
 
+/// Whether the text form has colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paint {
+    /// The level has one.
+    Yes,
+    /// None.
+    No,
+}
+
 /// Why logging did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -59,12 +68,31 @@ pub struct Guard {
 ///
 /// It starts a thread; an identity must have been assumed before.
 pub fn init(format: LogFormat, level: LogLevel) -> Result<Guard, LogError> {
-    let sink = Sink::start(io::stderr(), BATCHES_MAX);
-    let paint = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let dispatch = dispatch(format, filter(level), Batching(sink), paint);
+    let paint = if io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        Paint::Yes
+    } else {
+        Paint::No
+    };
+    let (dispatch, guard) = start(io::stderr(), format, level, paint);
     tracing::dispatcher::set_global_default(dispatch).map_err(|_| LogError::Started)?;
+    let sink = guard.sink;
     panic::set_hook(Box::new(move |info| log_panic(sink, info)));
-    Ok(Guard { sink })
+    Ok(guard)
+}
+
+/// What [`init`] starts, with any writer in place of standard error and for whoever uses the
+/// dispatch. For benches and tests: its thread and its buffers stay until the process ends.
+pub fn start(
+    to: impl Write + Send + 'static,
+    format: LogFormat,
+    level: LogLevel,
+    paint: Paint,
+) -> (Dispatch, Guard) {
+    let sink = Sink::start(to, BATCHES_MAX);
+    (
+        dispatch(format, filter(level), Batching(sink), paint),
+        Guard { sink },
+    )
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
@@ -318,14 +346,14 @@ impl Write for Batching {
     }
 }
 
-fn dispatch<W>(format: LogFormat, level: LevelFilter, writer: W, paint: bool) -> Dispatch
+fn dispatch<W>(format: LogFormat, level: LevelFilter, writer: W, paint: Paint) -> Dispatch
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(writer)
-        .with_ansi(paint);
+        .with_ansi(paint == Paint::Yes);
     match format {
         LogFormat::Text => Dispatch::new(builder.event_format(text::Text).finish()),
         LogFormat::Json => Dispatch::new(builder.event_format(json::Json).finish()),
@@ -363,7 +391,7 @@ const BATCHES_MAX: usize = 1024;
 const SETTLE_SECONDS_MAX: u64 = 1;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Mutex;
     use std::sync::mpsc;
 
@@ -399,22 +427,22 @@ mod tests {
     }
 
     /// What `events` write, without the time of the text form.
-    fn logged(format: LogFormat, paint: bool, events: impl FnOnce()) -> String {
+    fn logged(format: LogFormat, paint: Paint, events: impl FnOnce()) -> String {
         let taken = Taken::default();
         let dispatch = dispatch(format, LevelFilter::INFO, taken.clone(), paint);
         tracing::dispatcher::with_default(&dispatch, events);
         taken.text()
     }
 
-    fn text(events: impl FnOnce()) -> String {
-        let line = logged(LogFormat::Text, false, events);
+    pub(crate) fn text(events: impl FnOnce()) -> String {
+        let line = logged(LogFormat::Text, Paint::No, events);
         let (time, rest) = line.split_once(' ').unwrap();
         assert_eq!(time.len(), "2026-11-24T08:00:00.123Z".len());
         rest.to_owned()
     }
 
-    fn json(events: impl FnOnce()) -> String {
-        let line = logged(LogFormat::Json, false, events);
+    pub(crate) fn json(events: impl FnOnce()) -> String {
+        let line = logged(LogFormat::Json, Paint::No, events);
         let rest = line.strip_prefix("{\"timestamp\":\"").unwrap();
         assert!(rest.is_char_boundary(24));
         rest[24..].to_owned()
@@ -463,7 +491,10 @@ mod tests {
 
     #[test]
     fn levels_below_the_chosen_one_are_not_logged() {
-        assert_eq!(logged(LogFormat::Text, false, || tracing::debug!("no")), "");
+        assert_eq!(
+            logged(LogFormat::Text, Paint::No, || tracing::debug!("no")),
+            ""
+        );
     }
 
     #[test]
@@ -572,7 +603,9 @@ mod tests {
 
     #[test]
     fn colours_only_the_level() {
-        let line = logged(LogFormat::Text, true, || tracing::info!(a = "\x1b[1m", "x"));
+        let line = logged(LogFormat::Text, Paint::Yes, || {
+            tracing::info!(a = "\x1b[1m", "x")
+        });
         assert!(
             line.ends_with(" \x1b[32mINFO\x1b[0m x a=\"\\u{1b}[1m\"\n"),
             "{line:?}"
@@ -581,7 +614,12 @@ mod tests {
 
     /// Runs `events` on a thread of its own, whose batch is its own, and whose end flushes it.
     fn on_a_thread(sink: &'static Sink, events: impl FnOnce() + Send) {
-        let dispatch = dispatch(LogFormat::Text, LevelFilter::INFO, Batching(sink), false);
+        let dispatch = dispatch(
+            LogFormat::Text,
+            LevelFilter::INFO,
+            Batching(sink),
+            Paint::No,
+        );
         thread::scope(|scope| {
             scope.spawn(|| tracing::dispatcher::with_default(&dispatch, events));
         });
@@ -697,8 +735,8 @@ mod tests {
     fn a_process_logs_its_panics_and_its_last_words() {
         const CHILD: &str = "RINGPOST_TEST_LOG_CHILD";
         if std::env::var_os(CHILD).is_some() {
-            let guard = init(LogFormat::Text, tracing::Level::INFO).unwrap();
-            assert!(init(LogFormat::Text, tracing::Level::INFO).is_err());
+            let guard = init(LogFormat::Text, LogLevel::Info).unwrap();
+            assert!(init(LogFormat::Text, LogLevel::Info).is_err());
             batch();
             tracing::info!("first");
             let _ = thread::Builder::new()
