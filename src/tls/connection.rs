@@ -258,6 +258,12 @@ impl Connection {
         self.stream.get_ref().has_outbound()
     }
 
+    /// Octets of memory that our buffers hold.
+    #[cfg(test)]
+    pub(super) fn buffered(&self) -> usize {
+        self.stream.get_ref().capacity()
+    }
+
     /// What the handshake made known. Before its end most of it is empty.
     pub fn facts(&self) -> Facts {
         Facts::of(self.stream.ssl())

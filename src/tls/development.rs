@@ -346,3 +346,162 @@ const CLOCK_SKEW_SECONDS: i64 = 3600;
 /// RFC 5280 §4.1.2.2: at most 20 octets, and positive.
 const SERIAL_BITS: i32 = 159;
 const COMMON_NAME_OCTETS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::os::unix::fs::PermissionsExt;
+
+    use openssl::stack::Stack;
+    use openssl::x509::store::X509StoreBuilder;
+    use openssl::x509::verify::X509VerifyParam;
+    use openssl::x509::{X509PurposeId, X509StoreContext};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_set_is_private_and_verifies() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("deep/certs");
+        assert_eq!(make(&directory, &DEFAULT_NAMES).unwrap(), Made::New);
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(mode(&parent.path().join("deep")), 0o700);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), FILES.len());
+        let load = |name: &str| X509::from_pem(&fs::read(directory.join(name)).unwrap()).unwrap();
+        for name in FILES {
+            let expected = if name.ends_with(".key") {
+                KEY_MODE
+            } else {
+                CERTIFICATE_MODE
+            };
+            assert_eq!(mode(&directory.join(name)), expected, "{name}");
+        }
+
+        let ipv4: IpAddr = Ipv4Addr::LOCALHOST.into();
+        let ipv6: IpAddr = Ipv6Addr::LOCALHOST.into();
+        let (server, client) = (X509PurposeId::SSL_SERVER, X509PurposeId::SSL_CLIENT);
+        let table = [
+            (
+                SERVER_ECDSA_CERTIFICATE,
+                server,
+                Some("mx.test"),
+                None,
+                true,
+            ),
+            (
+                SERVER_ECDSA_CERTIFICATE,
+                server,
+                Some("localhost"),
+                None,
+                true,
+            ),
+            (SERVER_RSA_CERTIFICATE, server, Some("mx.test"), None, true),
+            (SERVER_RSA_CERTIFICATE, server, None, Some(ipv4), true),
+            (SERVER_RSA_CERTIFICATE, server, None, Some(ipv6), true),
+            (
+                SERVER_RSA_CERTIFICATE,
+                server,
+                Some("other.test"),
+                None,
+                false,
+            ),
+            (SERVER_RSA_CERTIFICATE, client, None, None, false),
+            (CLIENT_CERTIFICATE, client, None, None, true),
+            (CLIENT_CERTIFICATE, server, None, None, false),
+        ];
+        for (name, purpose, host, address, expected) in table {
+            let mut parameters = X509VerifyParam::new().unwrap();
+            parameters.set_purpose(purpose).unwrap();
+            if let Some(host) = host {
+                parameters.set_host(host).unwrap();
+            }
+            if let Some(address) = address {
+                parameters.set_ip(address).unwrap();
+            }
+            let mut store = X509StoreBuilder::new().unwrap();
+            store.add_cert(load(CA_CERTIFICATE)).unwrap();
+            store.set_param(&parameters).unwrap();
+            let verified = X509StoreContext::new()
+                .unwrap()
+                .init(
+                    &store.build(),
+                    &load(name),
+                    &Stack::new().unwrap(),
+                    |context| context.verify_cert(),
+                )
+                .unwrap();
+            assert_eq!(verified, expected, "{name} for {host:?} {address:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        make(directory.path(), &DEFAULT_NAMES).unwrap();
+        let contents = || FILES.map(|name| fs::read(directory.path().join(name)).unwrap());
+        let before = contents();
+        assert_eq!(
+            make(directory.path(), &["else.test"]).unwrap(),
+            Made::AlreadyThere
+        );
+        assert!(before == contents());
+
+        for name in FILES {
+            let path = directory.path().join(name);
+            let kept = fs::read(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            let error = make(directory.path(), &DEFAULT_NAMES)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.starts_with(&format!("{} is missing", path.display())),
+                "{error}"
+            );
+            assert!(!path.exists(), "{name}");
+            fs::write(&path, kept).unwrap();
+        }
+        assert!(before == contents());
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["", "a,DNS:b.test", "IP:1.2.3.4", "a\nb"] {
+            let error = make(directory.path(), &[name]).unwrap_err().to_string();
+            assert!(error.ends_with("is not a host name"), "{error}");
+            assert!(!error.contains('\n'), "{error:?}");
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_place_where_nothing_can_be_made_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = make(&file.join("certs"), &DEFAULT_NAMES)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with(&format!("cannot make {}", file.display())),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_name_longer_than_a_common_name_may_be_is_kept_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = format!("{}.{}.test", "a".repeat(60), "b".repeat(60));
+        make(directory.path(), &[&name]).unwrap();
+        let pair = crate::tls::CertifiedKey::load(
+            &directory.path().join(SERVER_ECDSA_CERTIFICATE),
+            &directory.path().join(SERVER_ECDSA_KEY),
+        )
+        .unwrap();
+        assert_eq!(pair.names, [name]);
+    }
+}

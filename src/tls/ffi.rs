@@ -103,6 +103,17 @@ pub(super) fn set_session(
     unsafe { ssl.set_session(session) }
 }
 
+/// For tests: begins a renegotiation.
+#[cfg(test)]
+pub(super) fn renegotiate(ssl: &SslRef) {
+    unsafe extern "C" {
+        fn SSL_renegotiate(ssl: *mut sys::SSL) -> c_int;
+    }
+    // SAFETY: the `SSL` is valid, and nobody else uses it now.
+    let begun = unsafe { SSL_renegotiate(ssl.as_ptr()) };
+    assert_eq!(begun, 1);
+}
+
 /// For tests: how long the server told the client that this ticket is good, in seconds.
 #[cfg(test)]
 pub(super) fn lifetime_hint(session: &openssl::ssl::SslSession) -> std::ffi::c_ulong {

@@ -279,3 +279,176 @@ fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
 
 const CERTIFICATE: &str = "certificate";
 const KEY: &str = "key";
+
+#[cfg(test)]
+mod tests {
+    use openssl::symm::Cipher;
+
+    use super::*;
+    use crate::tls::development::{self, make};
+
+    #[test]
+    fn what_loads_and_what_it_is_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        make(
+            directory.path(),
+            &["MX.test", "*.wild.test", "bücher.test", "mx.test"],
+        )
+        .unwrap();
+        let both = at("both.pem");
+        let mut pem = fs::read(at(development::SERVER_RSA_KEY)).unwrap();
+        pem.extend(b"some text around it\n");
+        pem.extend(fs::read(at(development::SERVER_RSA_CERTIFICATE)).unwrap());
+        pem.extend(fs::read(at(development::CA_CERTIFICATE)).unwrap());
+        fs::write(&both, pem).unwrap();
+
+        let ecdsa_files = (
+            at(development::SERVER_ECDSA_CERTIFICATE),
+            at(development::SERVER_ECDSA_KEY),
+        );
+        let table = [
+            ("ECDSA", ecdsa_files, KeyType::Ecdsa, 0),
+            (
+                "RSA, chain and key in one file",
+                (both.clone(), both),
+                KeyType::Rsa,
+                1,
+            ),
+        ];
+        for (name, (certificate, key), key_type, chain) in table {
+            let pair = CertifiedKey::load(&certificate, &key).unwrap();
+            assert_eq!(
+                pair.names,
+                ["*.wild.test", "mx.test", "xn--bcher-kva.test"],
+                "{name}"
+            );
+            assert_eq!(pair.key_type, key_type, "{name}");
+            assert_eq!(pair.chain.len(), chain, "{name}");
+
+            let now = SystemTime::now();
+            let days = |days: u64| Duration::from_secs(days * 86_400);
+            assert!(!pair.expired(now) && !pair.premature(now), "{name}");
+            assert!(
+                !pair.expired(now + days(824)) && pair.expired(now + days(826)),
+                "{name}"
+            );
+            assert!(pair.premature(now - days(1)), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_fault_is_one_line_that_names_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        make(directory.path(), &development::DEFAULT_NAMES).unwrap();
+        let put = |name: &str, octets: &[u8]| {
+            fs::write(at(name), octets).unwrap();
+            name.to_owned()
+        };
+        let good = fs::read(at(development::SERVER_ECDSA_KEY)).unwrap();
+        let key = PKey::private_key_from_pem(&good).unwrap();
+        let cipher = Cipher::aes_128_cbc();
+        let pkcs8 = key
+            .private_key_to_pem_pkcs8_passphrase(cipher, b"secret")
+            .unwrap();
+        let traditional = key
+            .ec_key()
+            .unwrap()
+            .private_key_to_pem_passphrase(cipher, b"secret")
+            .unwrap();
+        let mut wrong_order = fs::read(at(development::CA_CERTIFICATE)).unwrap();
+        wrong_order.extend(fs::read(at(development::SERVER_ECDSA_CERTIFICATE)).unwrap());
+
+        let broken_certificate = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+        let broken_key = b"-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n";
+        let certificate = development::SERVER_ECDSA_CERTIFICATE.to_owned();
+        let server_key = development::SERVER_ECDSA_KEY.to_owned();
+        let table = [
+            (
+                "missing.crt".to_owned(),
+                server_key.clone(),
+                "missing.crt: No such file",
+            ),
+            (
+                certificate.clone(),
+                "missing.key".to_owned(),
+                "missing.key: No such file",
+            ),
+            (".".to_owned(), server_key.clone(), "Is a directory"),
+            (
+                put("no-pem.crt", b"rubbish"),
+                server_key.clone(),
+                "no-pem.crt: no certificate in PEM form",
+            ),
+            (
+                put("empty.crt", b""),
+                server_key.clone(),
+                "empty.crt: no certificate in PEM form",
+            ),
+            (
+                server_key.clone(),
+                server_key.clone(),
+                "server-ecdsa.key: no certificate in PEM form",
+            ),
+            (
+                certificate.clone(),
+                certificate.clone(),
+                "server-ecdsa.crt: no key in PEM form",
+            ),
+            (
+                put("broken.crt", broken_certificate),
+                server_key.clone(),
+                "broken.crt: not a usable certificate: ",
+            ),
+            (
+                certificate.clone(),
+                put("broken.key", broken_key),
+                "broken.key: not a usable key: ",
+            ),
+            (
+                certificate.clone(),
+                put("pkcs8.key", &pkcs8),
+                "pkcs8.key: the key is encrypted",
+            ),
+            (
+                certificate.clone(),
+                put("old.key", &traditional),
+                "old.key: the key is encrypted",
+            ),
+            (
+                certificate.clone(),
+                development::SERVER_RSA_KEY.to_owned(),
+                "server-rsa.key does not belong to the first certificate in ",
+            ),
+            (
+                put("order.crt", &wrong_order),
+                server_key,
+                "order.crt but to a later one: the server's own must come first",
+            ),
+        ];
+        for (certificate, key, expected) in table {
+            let error = CertifiedKey::load(&at(&certificate), &at(&key))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{expected:?} in {error:?}");
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_compared_as_lower_case_a_labels() {
+        let table = [
+            ("MX.Example", Some("mx.example")),
+            ("mx.example.", Some("mx.example")),
+            ("*.Example", Some("*.example")),
+            ("BÜCHER.example", Some("xn--bcher-kva.example")),
+            ("*.bücher.example", Some("*.xn--bcher-kva.example")),
+            ("", None),
+            (".", None),
+        ];
+        for (name, expected) in table {
+            assert_eq!(canonical_name(name).as_deref(), expected, "{name}");
+        }
+    }
+}

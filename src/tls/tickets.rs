@@ -420,7 +420,9 @@ fn refresh(
         return Ok((keys, false));
     }
 
-    let _lock = lock(path)?;
+    // A link, as secrets are often mounted, is followed and not replaced.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let _lock = lock(&target)?;
     // Whoever had the lock before may have done it.
     let mut keys = load()?;
     schedule.prune(&mut keys, now);
@@ -428,7 +430,7 @@ fn refresh(
         return Ok((keys, false));
     };
     keys.push(TicketKey::random(start)?);
-    write(path, &keys).map_err(|source| TicketKeysError::Write {
+    write(&target, &keys).map_err(|source| TicketKeysError::Write {
         path: path.to_owned(),
         source,
     })?;
@@ -508,9 +510,7 @@ fn write(path: &Path, keys: &[TicketKey]) -> io::Result<()> {
         let _ = writeln!(text, "{} {name} {cipher} {mac}", key.starts);
     }
 
-    // A link, as secrets are often mounted, is followed and not replaced.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let new = with_suffix(&target, ".new");
+    let new = with_suffix(path, ".new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -522,8 +522,8 @@ fn write(path: &Path, keys: &[TicketKey]) -> io::Result<()> {
         .open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    fs::rename(&new, &target)?;
-    File::open(directory(&target))?.sync_all()
+    fs::rename(&new, path)?;
+    File::open(directory(path))?.sync_all()
 }
 
 /// Takes the lock that every writer of the file takes; it goes when the handle does.
@@ -615,3 +615,398 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 const MAGIC: &str = "ringpost-ticket-keys";
 const VERSION: &str = "1";
 const NO_KEYS: &str = "there is no key in it";
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::sync::Arc;
+
+    use super::*;
+
+    const LIFETIME: Duration = Duration::from_secs(3600);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn key(starts: u64) -> TicketKey {
+        TicketKey::random(starts).unwrap()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    /// The name of the key that encrypts, and all names.
+    fn names(ring: &TicketKeyRing) -> ([u8; KEY_NAME_OCTETS], Vec<[u8; KEY_NAME_OCTETS]>) {
+        let keys = ring.keys();
+        (
+            keys.encrypting().name,
+            keys.iter().map(|key| key.name).collect(),
+        )
+    }
+
+    fn put(path: &Path, text: &str, mode: u32) {
+        let _ = fs::remove_file(path);
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn which_key_encrypts() {
+        let now = 10_000;
+        let table: [(&str, &[u64], Option<u64>); 6] = [
+            ("none", &[], None),
+            ("one", &[9_000], Some(9_000)),
+            (
+                "the newest that has started",
+                &[8_000, 9_000, 11_000],
+                Some(9_000),
+            ),
+            ("just started", &[9_000, 10_000], Some(10_000)),
+            ("none has started", &[12_000, 11_000], Some(11_000)),
+            ("one, not started", &[11_000], Some(11_000)),
+        ];
+        for (name, starts, expected) in table {
+            let keys = select(starts.iter().map(|starts| key(*starts)).collect(), now);
+            assert_eq!(
+                keys.as_ref().map(|keys| keys.encrypting().starts),
+                expected,
+                "{name}"
+            );
+            assert_eq!(
+                keys.map_or(0, |keys| keys.all().len()),
+                starts.len(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn when_keys_come_and_go() {
+        let schedule = Schedule::new(3600, SETTLE);
+        let now = 100_000;
+        // Ages in seconds, negative: starts in the future.
+        type Ages = &'static [i64];
+        let table: [(&str, Ages, Ages, Option<u64>); 9] = [
+            ("nothing there", &[], &[], Some(0)),
+            ("fresh", &[0], &[0], None),
+            ("long before its end", &[3479], &[3479], None),
+            ("the next must settle", &[3480], &[3480], Some(120)),
+            ("the next is there", &[3500, -100], &[3500, -100], None),
+            ("its time is over", &[3600], &[3600], Some(0)),
+            ("late", &[5000], &[5000], Some(0)),
+            ("of no more use", &[7200, 3000], &[3000], None),
+            (
+                "written while a clock was wrong",
+                &[3000, -9000],
+                &[3000],
+                None,
+            ),
+        ];
+        for (name, ages, kept, next) in table {
+            let at = |age: &i64| u64::try_from(now - age).unwrap();
+            let mut keys: Vec<TicketKey> = ages.iter().map(|age| key(at(age))).collect();
+            let now = at(&0);
+            schedule.prune(&mut keys, now);
+            let left: Vec<u64> = keys.iter().map(|key| key.starts).collect();
+            assert_eq!(left, kept.iter().map(at).collect::<Vec<_>>(), "{name}");
+            assert_eq!(
+                schedule.next_start(&keys, now).map(|start| start - now),
+                next,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_in_memory_rotate_every_lifetime() {
+        let ring = TicketKeyRing::ephemeral(LIFETIME).unwrap();
+        let now = SystemTime::now();
+        let (first, _) = names(&ring);
+        assert_eq!(
+            ring.rotate_if_due(now + LIFETIME - MINUTE).unwrap(),
+            Rotation::NotDue
+        );
+        assert_eq!(
+            ring.rotate_if_due(now + LIFETIME).unwrap(),
+            Rotation::Rotated
+        );
+        let (second, all) = names(&ring);
+        assert!(second != first && all == [second, first]);
+        assert_eq!(
+            ring.rotate_if_due(now + LIFETIME).unwrap(),
+            Rotation::NotDue
+        );
+        assert_eq!(
+            ring.rotate_if_due(now + 2 * LIFETIME).unwrap(),
+            Rotation::Rotated
+        );
+        let (third, all) = names(&ring);
+        assert!(all == [third, second], "the first is two lifetimes old");
+        assert_eq!(ring.reload().unwrap(), Rotation::NotDue);
+        // After a long sleep of the machine nothing old is left.
+        assert_eq!(
+            ring.rotate_if_due(now + 10 * LIFETIME).unwrap(),
+            Rotation::Rotated
+        );
+        assert_eq!(names(&ring).1.len(), 1);
+    }
+
+    #[test]
+    fn a_missing_file_is_made_private_and_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let ring = TicketKeyRing::from_file(&path, LIFETIME).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        assert!(
+            fs::read_to_string(&path)
+                .unwrap()
+                .starts_with("ringpost-ticket-keys 1\n")
+        );
+        let again = TicketKeyRing::from_file(&path, LIFETIME).unwrap();
+        assert_eq!(names(&ring), names(&again));
+        assert_eq!(again.reload().unwrap(), Rotation::NotDue);
+        assert!(!with_suffix(&path, ".new").exists());
+        assert_eq!(mode(&with_suffix(&path, ".lock")), 0o600);
+    }
+
+    #[test]
+    fn processes_that_share_a_file_change_over_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let one = TicketKeyRing::from_file(&path, LIFETIME).unwrap();
+        let other = TicketKeyRing::from_file(&path, LIFETIME).unwrap();
+        let (first, _) = names(&one);
+        let now = SystemTime::now();
+
+        // Shortly before the end one of them makes the next key, and the other takes it over.
+        let soon = now + LIFETIME - MINUTE;
+        assert_eq!(one.rotate_if_due(soon).unwrap(), Rotation::Rotated);
+        assert_eq!(other.rotate_if_due(soon).unwrap(), Rotation::Adopted);
+        assert_eq!(other.rotate_if_due(soon).unwrap(), Rotation::NotDue);
+        for ring in [&one, &other] {
+            let (encrypting, all) = names(ring);
+            assert!(
+                encrypting == first && all.len() == 2,
+                "it has not started yet"
+            );
+        }
+        // Then it encrypts in both, and the first still decrypts.
+        for ring in [&one, &other] {
+            assert_eq!(
+                ring.rotate_if_due(now + LIFETIME + MINUTE).unwrap(),
+                Rotation::NotDue
+            );
+            let (encrypting, all) = names(ring);
+            assert!(encrypting != first && all.contains(&first));
+        }
+        assert_eq!(names(&one), names(&other));
+    }
+
+    #[test]
+    fn many_that_rotate_at_once_make_one_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let rings: Vec<Arc<TicketKeyRing>> = thread::scope(|scope| {
+            let start = || Arc::new(TicketKeyRing::from_file(&path, LIFETIME).unwrap());
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        let (first, _) = names(&rings[0]);
+        assert!(rings.iter().all(|ring| names(ring).0 == first));
+
+        let due = SystemTime::now() + LIFETIME;
+        let rotated = thread::scope(|scope| {
+            let threads: Vec<_> = rings
+                .iter()
+                .map(|ring| scope.spawn(move || ring.rotate_if_due(due).unwrap()))
+                .collect();
+            threads
+                .into_iter()
+                .filter_map(|thread| (thread.join().unwrap() == Rotation::Rotated).then_some(()))
+                .count()
+        });
+        assert_eq!(rotated, 1);
+        assert!(rings.iter().all(|ring| names(ring) == names(&rings[0])));
+    }
+
+    #[test]
+    fn a_file_at_fault_is_named_and_leaves_the_ring_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let ring = TicketKeyRing::from_file(&path, LIFETIME).unwrap();
+        let before = names(&ring);
+        let good = fs::read_to_string(&path).unwrap();
+        let line = good.lines().last().unwrap().to_owned();
+        let with = |line: &str| format!("ringpost-ticket-keys 1\n{line}\n");
+
+        let table = [
+            (
+                "others may read it",
+                good.clone(),
+                0o640,
+                "may be read by others (mode 0640)",
+            ),
+            ("all may read it", good.clone(), 0o644, "chmod 600"),
+            (
+                "empty",
+                String::new(),
+                0o600,
+                "line 1: not a file of ticket keys",
+            ),
+            (
+                "something else",
+                "-----BEGIN".to_owned(),
+                0o600,
+                "line 1: not a file of ticket keys",
+            ),
+            (
+                "octets",
+                "\u{0}\u{1}".to_owned(),
+                0o600,
+                "line 1: not a file of ticket keys",
+            ),
+            (
+                "next version",
+                "ringpost-ticket-keys 2\n".to_owned(),
+                0o600,
+                "line 1: this version",
+            ),
+            (
+                "no version",
+                "ringpost-ticket-keys\n".to_owned(),
+                0o600,
+                "line 1: this version",
+            ),
+            (
+                "no key",
+                "# x\nringpost-ticket-keys 1\n".to_owned(),
+                0o600,
+                "line 2: there is no key",
+            ),
+            (
+                "torn",
+                good[..good.len() - 30].to_owned(),
+                0o600,
+                "line 3: the HMAC key is not 64",
+            ),
+            (
+                "torn early",
+                with("17"),
+                0o600,
+                "line 2: a key is four fields",
+            ),
+            (
+                "five fields",
+                with(&format!("{line} 0")),
+                0o600,
+                "line 2: a key is four fields",
+            ),
+            (
+                "start",
+                with(&format!("-{line}")),
+                0o600,
+                "line 2: the start is not a number",
+            ),
+            (
+                "not hex",
+                with(&line.replacen(' ', " z", 1)),
+                0o600,
+                "line 2: the name is not 32",
+            ),
+        ];
+        for (name, text, mode, expected) in table {
+            put(&path, &text, mode);
+            let errors = [
+                ring.reload().unwrap_err(),
+                ring.rotate_if_due(SystemTime::now()).unwrap_err(),
+                TicketKeyRing::from_file(&path, LIFETIME).unwrap_err(),
+            ];
+            for error in errors {
+                let text = error.to_string();
+                assert!(text.contains(expected), "{name}: {text}");
+                assert!(text.contains(&path.display().to_string()), "{name}: {text}");
+                assert!(!text.contains('\n'), "{name}: {text}");
+            }
+            assert_eq!(names(&ring), before, "{name}");
+            assert_eq!(
+                fs::read_to_string(&path).unwrap(),
+                text,
+                "{name}: it is not touched"
+            );
+        }
+        put(&path, &good.replace('\n', "\r\n\r\n# x\n"), 0o400);
+        assert_eq!(
+            ring.reload().unwrap(),
+            Rotation::NotDue,
+            "blank lines and comments"
+        );
+    }
+
+    #[test]
+    fn a_file_that_went_is_made_anew_only_when_the_operator_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let ring = TicketKeyRing::from_file(&path, LIFETIME).unwrap();
+        let before = names(&ring);
+        fs::remove_file(&path).unwrap();
+        assert!(ring.rotate_if_due(SystemTime::now()).is_err());
+        assert_eq!(names(&ring), before);
+        assert_eq!(ring.reload().unwrap(), Rotation::Rotated);
+        assert_ne!(names(&ring), before);
+    }
+
+    #[test]
+    fn a_place_where_no_file_can_be_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let nowhere = directory.path().join("nowhere/keys");
+        let error = TicketKeyRing::from_file(&nowhere, LIFETIME)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("nowhere/keys"), "{error}");
+        let error = TicketKeyRing::from_file(directory.path(), LIFETIME)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn a_lock_that_another_holds_is_waited_for_but_not_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let held = lock(&path).unwrap();
+        let error = TicketKeyRing::from_file(&path, LIFETIME)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("keys.lock: another process holds it"),
+            "{error}"
+        );
+        drop(held);
+        TicketKeyRing::from_file(&path, LIFETIME).unwrap();
+    }
+
+    #[test]
+    fn a_link_to_the_file_stays_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (directory.path().join("keys"), directory.path().join("link"));
+        TicketKeyRing::from_file(&path, LIFETIME).unwrap();
+        symlink(&path, &link).unwrap();
+        let ring = TicketKeyRing::from_file(&link, LIFETIME).unwrap();
+        ring.rotate_if_due(SystemTime::now() + LIFETIME).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 4);
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let ring = TicketKeyRing::ephemeral(LIFETIME).unwrap();
+        let shown = format!("{ring:?}");
+        assert!(shown.contains("TicketKey { starts: "), "{shown}");
+        assert!(
+            !shown.contains("cipher_key") && !shown.contains("mac_key"),
+            "{shown}"
+        );
+    }
+}

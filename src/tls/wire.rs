@@ -37,6 +37,11 @@ impl Wire {
         !self.outbound.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.inbound.capacity() + self.outbound.capacity()
+    }
+
     /// Nothing more will be read: the octets still waiting are of no use.
     pub(super) fn discard_inbound(&mut self) {
         self.inbound = Vec::new();

@@ -5,18 +5,6 @@ use crate::tls::ClientCert;
 
 const GREETING: &[u8] = b"220 mx.test ESMTP\r\n";
 
-fn client_with_certificate(configure: impl FnOnce(&mut SslContextBuilder)) -> Client {
-    Client::with(|builder| {
-        let certificate = path(development::CLIENT_CERTIFICATE);
-        builder.set_certificate_chain_file(certificate).unwrap();
-        let key = path(development::CLIENT_KEY);
-        builder
-            .set_private_key_file(key, openssl::ssl::SslFiletype::PEM)
-            .unwrap();
-        configure(builder);
-    })
-}
-
 #[test]
 fn leaves_before_the_clients_finished() {
     let settings = |client_cert| TlsSettings {
@@ -44,17 +32,11 @@ fn leaves_before_the_clients_finished() {
         (
             "request, has one",
             request,
-            client_with_certificate(|_| {}),
+            Client::known(),
             GreetingSent::Yes,
             2,
         ),
-        (
-            "require",
-            require,
-            client_with_certificate(|_| {}),
-            GreetingSent::No,
-            2,
-        ),
+        ("require", require, Client::known(), GreetingSent::No, 2),
     ];
     for (name, client_cert, client, expected, flights) in table {
         let server = server(&settings(client_cert));

@@ -2,16 +2,21 @@
 //!
 //! Here is the client; the files beside are sorted by what they pin.
 
+mod clients;
+mod faults;
 mod greeting;
+mod names;
+mod negotiation;
 mod resumption;
+mod traffic;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use openssl::ssl::{
-    ErrorCode, Ssl, SslContext, SslContextBuilder, SslMethod, SslSession, SslSessionCacheMode,
-    SslStream, SslVerifyMode, SslVersion,
+    ErrorCode, Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslSession,
+    SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion,
 };
 use tempfile::TempDir;
 
@@ -72,7 +77,6 @@ struct Client {
 }
 
 impl Client {
-    #[expect(dead_code, reason = "soon used")]
     fn new() -> Client {
         Client::with(|_| {})
     }
@@ -101,6 +105,22 @@ impl Client {
             tickets,
             server_name: Some("mx.test"),
         }
+    }
+
+    /// A client that presents a certificate.
+    fn presenting(certificate: &Path, key: &Path) -> Client {
+        Client::with(|builder| {
+            builder.set_certificate_chain_file(certificate).unwrap();
+            builder.set_private_key_file(key, SslFiletype::PEM).unwrap();
+        })
+    }
+
+    /// A client that presents the development certificate for clients.
+    fn known() -> Client {
+        Client::presenting(
+            &path(development::CLIENT_CERTIFICATE),
+            &path(development::CLIENT_KEY),
+        )
     }
 
     /// Connects and reads until nothing comes any more, with the ticket if there is one.
