@@ -1,4 +1,5 @@
-//! What the `openssl` crate does not bind: ticket keys, chains by key, session lifetime, group names.
+//! What the `openssl` crate does not bind, or not as a safe call: ticket keys, chains by key, session
+//! lifetime, group names, offering a ticket.
 //!
 //! The only `unsafe` of the TLS side. Every function here is safe to call; the pointers they pass on
 //! come from the crate's own types, or from OpenSSL for the time of a callback.
@@ -16,7 +17,7 @@ use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::pkey::{PKeyRef, Private};
-use openssl::ssl::{SslContext, SslContextBuilder, SslRef};
+use openssl::ssl::{SslContext, SslContextBuilder, SslRef, SslSessionRef};
 use openssl::stack::StackRef;
 use openssl::x509::{X509, X509Ref};
 use openssl_sys as sys;
@@ -93,13 +94,12 @@ pub(super) fn group_name(ssl: &SslRef) -> Option<&str> {
     unsafe { CStr::from_ptr(name) }.to_str().ok()
 }
 
-/// For tests: lets a client try to resume this session.
-#[cfg(test)]
-pub(super) fn set_session(
-    ssl: &mut openssl::ssl::Ssl,
-    session: &openssl::ssl::SslSession,
-) -> Result<(), ErrorStack> {
-    // SAFETY: the session came from a client context of the same method, as the crate asks for.
+/// Lets a client's connection offer a ticket it was given on an earlier one. The session must come from a
+/// client, of the same context or of one with the same settings; otherwise the server refuses it.
+pub fn offer_ticket(ssl: &mut SslRef, session: &SslSessionRef) -> Result<(), ErrorStack> {
+    // SAFETY: the crate asks for a session of the same context because of the context's cache. OpenSSL
+    // 3.x counts the references to a session and looks a session up in the cache before it
+    // takes it out, so that one of another context is not mistaken for its own.
     unsafe { ssl.set_session(session) }
 }
 
@@ -116,7 +116,7 @@ pub(super) fn renegotiate(ssl: &SslRef) {
 
 /// For tests: how long the server told the client that this ticket is good, in seconds.
 #[cfg(test)]
-pub(super) fn lifetime_hint(session: &openssl::ssl::SslSession) -> std::ffi::c_ulong {
+pub(super) fn lifetime_hint(session: &SslSessionRef) -> std::ffi::c_ulong {
     unsafe extern "C" {
         fn SSL_SESSION_get_ticket_lifetime_hint(
             session: *const sys::SSL_SESSION,

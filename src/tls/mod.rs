@@ -27,5 +27,6 @@ pub use connection::{Connection, GreetingSent, Handshake, Read};
 pub use context::{ClientCert, DEFAULT_GROUPS, MinVersion, ServerContexts, TlsError, TlsSettings};
 pub use facts::{ClientCertificate, Facts, Verification};
 pub use failure::{Fault, HandshakeError};
+pub use ffi::offer_ticket;
 pub use material::{CertifiedKey, MaterialError};
 pub use tickets::{Rotation, TicketKeyRing, TicketKeysError};

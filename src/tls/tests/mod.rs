@@ -201,7 +201,7 @@ impl Dialogue {
             ssl.set_hostname(name).unwrap();
         }
         if let Some(ticket) = ticket {
-            super::ffi::set_session(&mut ssl, &ticket).unwrap();
+            super::offer_ticket(&mut ssl, &ticket).unwrap();
         }
         Dialogue {
             client: SslStream::new(ssl, Wire::default()).unwrap(),
