@@ -30,7 +30,7 @@ use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::{X509, X509Name};
 
 use super::failure::one_line;
-use super::ffi;
+use super::ffi::{self, Ticketing};
 use super::material::{CertifiedKey, canonical_name};
 use super::tickets::TicketKeyRing;
 
@@ -168,7 +168,13 @@ impl ServerContexts {
         settings: &TlsSettings,
         ring: Arc<TicketKeyRing>,
     ) -> Result<ServerContexts, TlsError> {
-        let policy = Policy::resolve(settings, ring)?;
+        ServerContexts::under(&Policy::resolve(settings, ring)?, pairs)
+    }
+
+    pub(super) fn under(
+        policy: &Policy,
+        pairs: &[CertifiedKey],
+    ) -> Result<ServerContexts, TlsError> {
         let first_set = companions(pairs)?;
 
         // A set of certificates that serves several names is one context.
@@ -196,7 +202,7 @@ impl ServerContexts {
         first.set_servername_callback(move |ssl, _alert| choose(ssl, &by_name));
         Ok(ServerContexts {
             first: first.build(),
-            client_cert: settings.client_cert,
+            client_cert: policy.client_cert,
         })
     }
 
@@ -261,12 +267,14 @@ fn one_of_each_type(pairs: &[CertifiedKey], wanted: impl Fn(&CertifiedKey) -> bo
 }
 
 /// The settings with everything looked up that can fail or takes a file.
-struct Policy {
+pub(super) struct Policy {
     min: SslVersion,
     groups: String,
     ciphers: Ciphers,
     tickets: usize,
-    ticket_lifetime: Duration,
+    ticket_seconds: u64,
+    /// How long after its full handshake a session may go on in ever fresh tickets.
+    pub(super) session_seconds_max: u64,
     ring: Arc<TicketKeyRing>,
     client_cert: ClientCert,
     client_cas: Option<ClientCas>,
@@ -279,7 +287,10 @@ struct ClientCas {
 }
 
 impl Policy {
-    fn resolve(settings: &TlsSettings, ring: Arc<TicketKeyRing>) -> Result<Policy, TlsError> {
+    pub(super) fn resolve(
+        settings: &TlsSettings,
+        ring: Arc<TicketKeyRing>,
+    ) -> Result<Policy, TlsError> {
         if settings.client_cert == ClientCert::Require && settings.client_ca.is_none() {
             return Err(TlsError::ClientCaMissing);
         }
@@ -288,6 +299,11 @@ impl Policy {
             (Some(path), _) => Some(ClientCas::read(path)?),
             (None, _) => None,
         };
+        let ticket_seconds = settings
+            .ticket_lifetime
+            .min(TICKET_LIFETIME_MAX)
+            .as_secs()
+            .max(1);
         Ok(Policy {
             min: match settings.min {
                 MinVersion::Tls12 => SslVersion::TLS1_2,
@@ -299,7 +315,12 @@ impl Policy {
                 None => Ciphers::default(),
             },
             tickets: settings.tickets,
-            ticket_lifetime: settings.ticket_lifetime,
+            ticket_seconds,
+            // A certificate must be shown again as often as a ticket would expire unused.
+            session_seconds_max: match settings.client_cert {
+                ClientCert::None => SESSION_SECONDS_MAX,
+                ClientCert::Request | ClientCert::Require => ticket_seconds,
+            },
             ring,
             client_cert: settings.client_cert,
             session_id_context: session_id_context(settings.client_cert, client_cas.as_ref())?,
@@ -361,12 +382,15 @@ impl Policy {
             builder.set_options(SslOptions::NO_TICKET);
             return Ok(());
         }
-        let lifetime = self.ticket_lifetime.min(TICKET_LIFETIME_MAX);
-        ffi::set_session_lifetime(
+        let seconds = c_long::try_from(self.ticket_seconds).unwrap_or(c_long::MAX);
+        ffi::set_session_lifetime(builder, seconds);
+        ffi::set_ticketing(
             builder,
-            c_long::try_from(lifetime.as_secs().max(1)).unwrap_or(c_long::MAX),
-        );
-        ffi::set_ticket_keys(builder, Arc::clone(&self.ring))
+            Ticketing {
+                ring: Arc::clone(&self.ring),
+                session_seconds_max: self.session_seconds_max,
+            },
+        )
     }
 
     fn set_client_cert(&self, builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
@@ -538,6 +562,10 @@ impl Ciphers {
 
 /// RFC 8446 §4.6.1: a ticket's lifetime is at most seven days.
 const TICKET_LIFETIME_MAX: Duration = Duration::from_secs(7 * 86_400);
+
+/// How long a session goes on in ever fresh tickets before a full handshake is due again. RFC 8446 §4.6.1
+/// recommends a limit and names none; this is the one it has for a ticket.
+const SESSION_SECONDS_MAX: u64 = 7 * 86_400;
 
 /// Client, two intermediates, root: real chains are not longer.
 const CLIENT_CHAIN_DEPTH_MAX: u32 = 8;

@@ -12,6 +12,7 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_void};
 use std::ptr;
 use std::slice;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
@@ -22,14 +23,35 @@ use openssl::stack::StackRef;
 use openssl::x509::{X509, X509Ref};
 use openssl_sys as sys;
 
-use super::tickets::{KEY_NAME_OCTETS, TicketKey, TicketKeyRing};
+use super::tickets::{KEY_NAME_OCTETS, TicketKey, TicketKeyRing, unix_seconds};
 
-/// Lets `ring` protect the tickets of this context.
-pub(super) fn set_ticket_keys(
+/// What the callbacks about tickets need to know.
+pub(super) struct Ticketing {
+    /// The keys that protect tickets.
+    pub(super) ring: Arc<TicketKeyRing>,
+    /// How long after its full handshake a session may go on in ever fresh tickets.
+    pub(super) session_seconds_max: u64,
+}
+
+/// Lets a context give tickets, and take them.
+pub(super) fn set_ticketing(
     builder: &mut SslContextBuilder,
-    ring: Arc<TicketKeyRing>,
+    ticketing: Ticketing,
 ) -> Result<(), ErrorStack> {
-    builder.set_ex_data(ring_index()?, ring);
+    builder.set_ex_data(ticketing_index()?, ticketing);
+    // SAFETY: the builder's context is valid; the callbacks are functions, alive for ever, that use
+    // no argument.
+    let set = unsafe {
+        SSL_CTX_set_session_ticket_cb(
+            builder.as_ptr(),
+            Some(ticket_made),
+            Some(ticket_opened),
+            ptr::null_mut(),
+        )
+    };
+    if set != 1 {
+        return Err(ErrorStack::get());
+    }
     // SAFETY: the builder's context is valid; the callback is a function, alive for ever.
     let set = unsafe { SSL_CTX_set_tlsext_ticket_key_evp_cb(builder.as_ptr(), Some(ticket_key)) };
     if set == 1 {
@@ -145,10 +167,7 @@ extern "C" fn ticket_key(
 
     // SAFETY: OpenSSL calls with the `SSL` whose handshake runs, valid for the time of the call.
     let ssl = unsafe { SslRef::from_ptr(ssl) };
-    let Some(ring) = ring_index()
-        .ok()
-        .and_then(|index| ssl.ssl_context().ex_data::<Arc<TicketKeyRing>>(index))
-    else {
+    let Some(Ticketing { ring, .. }) = ticketing(ssl) else {
         return FAILED;
     };
     let keys = ring.keys();
@@ -243,9 +262,77 @@ fn start_mac(context: *mut sys::EVP_MAC_CTX, key: &TicketKey) -> bool {
     set == 1
 }
 
-/// Where a context keeps its ring.
-fn ring_index() -> Result<Index<SslContext, Arc<TicketKeyRing>>, ErrorStack> {
-    static INDEX: OnceLock<Index<SslContext, Arc<TicketKeyRing>>> = OnceLock::new();
+/// OpenSSL is about to write a ticket: the time of the full handshake goes into it, once.
+extern "C" fn ticket_made(ssl: *mut sys::SSL, _: *mut c_void) -> c_int {
+    const FAILED: c_int = 0;
+    const MADE: c_int = 1;
+    // SAFETY: OpenSSL calls with the `SSL` whose handshake runs, valid for the time of the call.
+    let session = unsafe { sys::SSL_get_session(ssl) };
+    if session.is_null() {
+        return FAILED;
+    }
+    if began(session).is_some() {
+        // The ticket renews one that has it.
+        return MADE;
+    }
+    let now = unix_seconds(SystemTime::now()).to_be_bytes();
+    // SAFETY: the session is that of the `SSL`, which nobody else has; OpenSSL copies the octets.
+    unsafe { SSL_SESSION_set1_ticket_appdata(session, now.as_ptr().cast::<c_void>(), now.len()) }
+}
+
+/// OpenSSL has tried to open a ticket: one that goes back to a full handshake too long ago leads to
+/// another (RFC 8446 §4.6.1: fresh tickets alone would keep a session, and the word of a client's
+/// certificate, for ever).
+extern "C" fn ticket_opened(
+    ssl: *mut sys::SSL,
+    session: *mut sys::SSL_SESSION,
+    _key_name: *const c_uchar,
+    _key_name_octets: usize,
+    status: c_int,
+    _: *mut c_void,
+) -> c_int {
+    const SUCCESS: c_int = 5;
+    const SUCCESS_RENEW: c_int = 6;
+    const IGNORE_RENEW: c_int = 2;
+    const USE_RENEW: c_int = 4;
+    if !matches!(status, SUCCESS | SUCCESS_RENEW) || session.is_null() {
+        return IGNORE_RENEW;
+    }
+    // SAFETY: OpenSSL calls with the `SSL` whose handshake runs, valid for the time of the call.
+    let ssl = unsafe { SslRef::from_ptr(ssl) };
+    let (Some(began), Some(ticketing)) = (began(session), ticketing(ssl)) else {
+        return IGNORE_RENEW;
+    };
+    let age = unix_seconds(SystemTime::now()).saturating_sub(began);
+    if age <= ticketing.session_seconds_max {
+        USE_RENEW
+    } else {
+        IGNORE_RENEW
+    }
+}
+
+/// When the full handshake was that a session goes back to, in seconds since 1970.
+fn began(session: *mut sys::SSL_SESSION) -> Option<u64> {
+    let mut data = ptr::null_mut::<c_void>();
+    let mut octets = 0;
+    // SAFETY: the callers' session is valid; OpenSSL writes to both places.
+    let got = unsafe { SSL_SESSION_get0_ticket_appdata(session, &raw mut data, &raw mut octets) };
+    if got != 1 || data.is_null() {
+        return None;
+    }
+    // SAFETY: OpenSSL keeps so many octets there as long as nobody changes the session.
+    let data = unsafe { slice::from_raw_parts(data.cast::<u8>(), octets) };
+    Some(u64::from_be_bytes(data.try_into().ok()?))
+}
+
+/// What the context of this `SSL` was told by [`set_ticketing`].
+fn ticketing(ssl: &SslRef) -> Option<&Ticketing> {
+    ssl.ssl_context().ex_data(ticketing_index().ok()?)
+}
+
+/// Where a context keeps it.
+fn ticketing_index() -> Result<Index<SslContext, Ticketing>, ErrorStack> {
+    static INDEX: OnceLock<Index<SslContext, Ticketing>> = OnceLock::new();
     if let Some(index) = INDEX.get() {
         return Ok(*index);
     }
@@ -271,11 +358,38 @@ type TicketKeyCallback = extern "C" fn(
     c_int,
 ) -> c_int;
 
+type TicketMadeCallback = extern "C" fn(*mut sys::SSL, *mut c_void) -> c_int;
+
+type TicketOpenedCallback = extern "C" fn(
+    *mut sys::SSL,
+    *mut sys::SSL_SESSION,
+    *const c_uchar,
+    usize,
+    c_int,
+    *mut c_void,
+) -> c_int;
+
 // All of OpenSSL 3.0 and later; as in `openssl/ssl.h` and `openssl/tls1.h`.
 unsafe extern "C" {
     fn SSL_CTX_set_tlsext_ticket_key_evp_cb(
         context: *mut sys::SSL_CTX,
         callback: Option<TicketKeyCallback>,
+    ) -> c_int;
+    fn SSL_CTX_set_session_ticket_cb(
+        context: *mut sys::SSL_CTX,
+        made: Option<TicketMadeCallback>,
+        opened: Option<TicketOpenedCallback>,
+        argument: *mut c_void,
+    ) -> c_int;
+    fn SSL_SESSION_set1_ticket_appdata(
+        session: *mut sys::SSL_SESSION,
+        data: *const c_void,
+        octets: usize,
+    ) -> c_int;
+    fn SSL_SESSION_get0_ticket_appdata(
+        session: *mut sys::SSL_SESSION,
+        data: *mut *mut c_void,
+        octets: *mut usize,
     ) -> c_int;
     fn SSL_CTX_set_timeout(context: *mut sys::SSL_CTX, seconds: c_long) -> c_long;
     fn SSL_CTX_use_cert_and_key(

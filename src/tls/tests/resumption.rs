@@ -4,6 +4,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use super::*;
+use crate::tls::context::Policy;
 use crate::tls::{ClientCert, Rotation};
 
 const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
@@ -179,6 +180,45 @@ fn an_expired_ticket_is_refused() {
         let (resumed, fresh) = client.resume(&server, ticket);
         assert!(!resumed, "{version:?}");
         assert_eq!(fresh.len(), 1, "{version:?}");
+    }
+}
+
+#[test]
+fn fresh_tickets_do_not_keep_a_session_for_ever() {
+    for version in VERSIONS {
+        let mut policy = Policy::resolve(&TlsSettings::default(), ring()).unwrap();
+        policy.session_seconds_max = 1;
+        let server = ServerContexts::under(&policy, &pairs()).unwrap();
+        let client = Client::version(version);
+        let ticket = client.full(&server).pop().unwrap();
+        let (resumed, mut fresh) = client.resume(&server, ticket);
+        assert!(resumed, "{version:?}: at once");
+        thread::sleep(Duration::from_millis(2100));
+        let (resumed, fresh) = client.resume(&server, fresh.pop().unwrap());
+        assert!(
+            !resumed,
+            "{version:?}: the ticket is good but the session is old"
+        );
+        assert_eq!(fresh.len(), 1, "{version:?}");
+        let (resumed, _) = client.resume(&server, fresh.into_iter().next().unwrap());
+        assert!(resumed, "{version:?}: its time begins anew");
+    }
+}
+
+#[test]
+fn how_long_a_session_may_go_on() {
+    const WEEK: u64 = 7 * 86_400;
+    let (none, request, require) = (ClientCert::None, ClientCert::Request, ClientCert::Require);
+    let table = [(none, WEEK), (request, 3600), (require, 3600)];
+    for (client_cert, expected) in table {
+        let settings = TlsSettings {
+            ticket_lifetime: LIFETIME,
+            client_cert,
+            client_ca: Some(path(development::CA_CERTIFICATE)),
+            ..TlsSettings::default()
+        };
+        let policy = Policy::resolve(&settings, ring()).unwrap();
+        assert_eq!(policy.session_seconds_max, expected, "{client_cert:?}");
     }
 }
 
