@@ -20,6 +20,7 @@ use openssl::x509::X509VerifyResult;
 use super::context::{ClientCert, ServerContexts, TlsError};
 use super::facts::Facts;
 use super::failure::{HandshakeError, one_line};
+use super::ffi;
 use super::wire::Wire;
 
 /// One TLS connection.
@@ -175,6 +176,7 @@ impl Connection {
                 if let Err(error) = self.stream.do_handshake() {
                     return Err(self.stopped(&error));
                 }
+                ffi::release_key_share(self.stream.ssl());
                 self.stage = Stage::Open(sent);
                 Ok(())
             }
@@ -262,6 +264,16 @@ impl Connection {
     #[cfg(test)]
     pub(super) fn buffered(&self) -> usize {
         self.stream.get_ref().capacity()
+    }
+
+    /// OpenSSL still keeps the client's key share.
+    #[cfg(test)]
+    pub(super) fn keeps_key_share(&self) -> bool {
+        let of_no_type = openssl::pkey::Id::from_raw(0);
+        self.stream
+            .ssl()
+            .peer_tmp_key()
+            .is_ok_and(|share| share.id() != of_no_type)
     }
 
     /// What the handshake made known. Before its end most of it is empty.

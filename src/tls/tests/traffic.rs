@@ -150,5 +150,6 @@ fn an_idle_connection_holds_no_octets() {
         dialogue.server.write(&[b'x'; 10_000]).unwrap();
         assert!(dialogue.server.outbound().len() > 10_000);
         assert_eq!(dialogue.server.buffered(), 0);
+        assert!(!dialogue.server.keeps_key_share());
     }
 }
