@@ -61,7 +61,7 @@ pub(super) fn gather(
 
 /// Puts a file's flags in the place of its `@FILE`.
 fn expand(words: impl Iterator<Item = OsString>) -> Result<Vec<Argument>, FlagFileError> {
-    let mut arguments = Vec::new();
+    let mut arguments: Vec<Argument> = Vec::new();
     let mut is_value = false;
     for text in words {
         match flag_file_path(&text) {
@@ -79,6 +79,16 @@ fn expand(words: impl Iterator<Item = OsString>) -> Result<Vec<Argument>, FlagFi
             }
             Some(_) | None => {
                 let octets = text.as_encoded_bytes();
+                // `--max-errors -1`: clap would look for a flag called -1, and name that one.
+                if let Some(flag) = arguments.last_mut().filter(|_| is_value)
+                    && octets.starts_with(b"-")
+                    && !octets.starts_with(b"--")
+                {
+                    flag.text.push("=");
+                    flag.text.push(&text);
+                    is_value = false;
+                    continue;
+                }
                 // No flag of ours but --help stands without a value.
                 is_value =
                     octets.starts_with(b"--") && octets != b"--help" && !octets.contains(&b'=');
@@ -149,4 +159,160 @@ pub(super) fn names_flag(text: &OsStr, long: &str) -> bool {
     let rest = text.as_encoded_bytes().strip_prefix(b"--");
     let rest = rest.and_then(|rest| rest.strip_prefix(long.as_bytes()));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Arg;
+
+    fn root() -> Command {
+        let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Set);
+        Command::new("ringpost").subcommand(
+            Command::new("serve")
+                .arg(flag("pin"))
+                .arg(flag("greeting"))
+                .arg(flag("max-errors"))
+                .arg(Arg::new("listen").long("listen").action(ArgAction::Append)),
+        )
+    }
+
+    fn gathered(words: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
+        let words = std::iter::once(&"ringpost")
+            .chain(words)
+            .map(OsString::from);
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(other, _)| *other == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        let arguments = gather(words, variable, &root()).unwrap();
+        let texts = arguments
+            .into_iter()
+            .map(|argument| argument.text.into_string().unwrap());
+        texts.skip(1).collect()
+    }
+
+    #[test]
+    fn variables() {
+        type Row<'a> = (
+            &'a str,
+            &'a [&'a str],
+            &'a [(&'a str, &'a str)],
+            &'a [&'a str],
+        );
+        let rows: &[Row<'_>] = &[
+            (
+                "before the command line, which then wins",
+                &["serve", "--pin", "no"],
+                &[("RINGPOST_PIN", "yes")],
+                &["serve", "--pin=yes", "--pin", "no"],
+            ),
+            (
+                "hyphens are underscores",
+                &["serve"],
+                &[("RINGPOST_MAX_ERRORS", "5")],
+                &["serve", "--max-errors=5"],
+            ),
+            (
+                "a repeatable flag's variable is a list",
+                &["serve"],
+                &[("RINGPOST_LISTEN", "a,b c,\n d")],
+                &[
+                    "serve",
+                    "--listen=a",
+                    "--listen=b",
+                    "--listen=c",
+                    "--listen=d",
+                ],
+            ),
+            (
+                "a repeatable flag on the command line replaces the list",
+                &["serve", "--listen", "x"],
+                &[("RINGPOST_LISTEN", "a,b")],
+                &["serve", "--listen", "x"],
+            ),
+            (
+                "a single value keeps its blanks and commas",
+                &["serve"],
+                &[("RINGPOST_GREETING", "a, b")],
+                &["serve", "--greeting=a, b"],
+            ),
+            (
+                "an empty one is unset",
+                &["serve"],
+                &[("RINGPOST_PIN", "")],
+                &["serve"],
+            ),
+            (
+                "no command takes none",
+                &["--help"],
+                &[("RINGPOST_PIN", "yes")],
+                &["--help"],
+            ),
+            (
+                "an unknown command takes none",
+                &["x"],
+                &[("RINGPOST_PIN", "yes")],
+                &["x"],
+            ),
+        ];
+        for (name, words, variables, expected) in rows {
+            assert_eq!(gathered(words, variables), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn flag_files_are_expanded_in_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mx.conf");
+        std::fs::write(&path, "# one\n--listen a\n--pin yes\n").unwrap();
+        let file = format!("@{}", path.display());
+        let rows: [(&str, &[&str], &[&str]); 4] = [
+            (
+                "between flags",
+                &["serve", "--listen", "x", &file, "--pin", "no"],
+                &[
+                    "serve",
+                    "--listen",
+                    "x",
+                    "--listen=a",
+                    "--pin=yes",
+                    "--pin",
+                    "no",
+                ],
+            ),
+            (
+                "a flag's value is a text",
+                &["serve", "--greeting", &file],
+                &["serve", "--greeting", &file],
+            ),
+            (
+                "behind --flag=value",
+                &["serve", "--pin=no", &file],
+                &["serve", "--pin=no", "--listen=a", "--pin=yes"],
+            ),
+            ("before a command it is a word", &[&file], &[&file]),
+        ];
+        for (name, words, expected) in rows {
+            assert_eq!(gathered(words, &[]), *expected, "{name}");
+        }
+        // The file counts as the command line: it replaces a list from the environment.
+        let with_variable = gathered(&["serve", &file], &[("RINGPOST_LISTEN", "b")]);
+        assert_eq!(with_variable, ["serve", "--listen=a", "--pin=yes"]);
+    }
+
+    #[test]
+    fn flags_are_named_whole() {
+        let rows = [
+            ("--listen", "listen", true),
+            ("--listen=x", "listen", true),
+            ("--listen-tls", "listen", false),
+            ("--listen-tls=x", "listen-tls", true),
+            ("-listen", "listen", false),
+            ("listen", "listen", false),
+        ];
+        for (text, long, expected) in rows {
+            assert_eq!(names_flag(OsStr::new(text), long), expected, "{text}");
+        }
+    }
 }

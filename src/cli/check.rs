@@ -14,6 +14,7 @@ use crate::config::{Config, Fault, LogFormat, LogLevel};
 use crate::deliver::Durability;
 use crate::smtp::end_of_data::StrayNewline;
 use crate::smtp::server::{Anonymous, AuthOffer, ChannelPolicy, StartTls};
+use crate::tls::material::KeyType;
 use crate::tls::{ClientCert, MinVersion};
 
 /// Prints the summary, or fails with a line for each fault.
@@ -107,9 +108,9 @@ fn tls(config: &Config, loaded: &Loaded, summary: &mut Summary) {
         summary.entry(
             "certificate",
             format_args!(
-                "{} ({:?}, {names}, until {until})",
+                "{} ({}, {names}, until {until})",
                 pair.certificate_path.display(),
-                pair.key_type
+                write_key_type(pair.key_type)
             ),
         );
     }
@@ -198,7 +199,9 @@ fn policy(config: &Config, loaded: &Loaded, summary: &mut Summary) {
     if !relays.is_empty() {
         summary.entry("anywhere", format_args!("from {}", relays.join(" ")));
     }
-    summary.entry("anywhere", "after AUTH");
+    if [config.smtp.tcp.auth, config.smtp.tls.auth].contains(&AuthOffer::Yes) {
+        summary.entry("anywhere", "after AUTH");
+    }
     match (&config.recipients, &loaded.recipients) {
         (Some(path), Some(recipients)) => summary.entry(
             "recipients",
@@ -311,6 +314,15 @@ fn write_policy(policy: ChannelPolicy) -> String {
         Anonymous::No => "no mail without AUTH",
     };
     format!("{auth}, {anonymous}")
+}
+
+fn write_key_type(key_type: KeyType) -> String {
+    match key_type {
+        KeyType::Rsa => "RSA".to_owned(),
+        KeyType::Ecdsa => "ECDSA".to_owned(),
+        KeyType::Ed25519 => "Ed25519".to_owned(),
+        KeyType::Other(number) => format!("key type {number}"),
+    }
 }
 
 /// The text, by sections of labelled lines. Writing to a `String` cannot fail.

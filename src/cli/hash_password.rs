@@ -70,12 +70,14 @@ const PASSWORD_OCTETS_MAX: usize = 4096;
 mod tests {
     use super::*;
 
+    type Row<'a> = (&'a str, &'a [u8], Option<&'a [u8]>);
+
     #[test]
     fn the_first_line_is_the_password() {
         let long = vec![b'a'; PASSWORD_OCTETS_MAX];
         let mut longer = long.clone();
         longer.push(b'a');
-        let rows: &[(&str, &[u8], Option<&[u8]>)] = &[
+        let rows: &[Row<'_>] = &[
             ("ended by LF", b"secret\n", Some(b"secret")),
             ("ended by CR LF", b"secret\r\n", Some(b"secret")),
             ("not ended", b"secret", Some(b"secret")),

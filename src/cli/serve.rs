@@ -480,3 +480,238 @@ const TICKETS_MAX: usize = 16;
 const RECIPIENTS_MAX: usize = 1_000_000;
 const SESSIONS_MAX: usize = 10_000_000;
 const ERRORS_MAX: u32 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::FromArgMatches;
+
+    fn resolved(words: &[&str]) -> (Config, Vec<Fault>) {
+        let command = ServeFlags::augment_args(clap::Command::new("serve"))
+            .args_override_self(true)
+            .no_binary_name(true);
+        let matches = command.try_get_matches_from(words).unwrap();
+        ServeFlags::from_arg_matches(&matches).unwrap().resolve()
+    }
+
+    fn written(faults: &[Fault]) -> Vec<String> {
+        faults.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn without_flags() {
+        let (config, faults) = resolved(&["--hostname", "mx.test"]);
+        assert_eq!(faults, []);
+        assert_eq!(config.listen, [DEFAULT_LISTEN]);
+        assert_eq!(config.listen_tls, [DEFAULT_LISTEN_TLS]);
+        assert_eq!(config.smtp.local_domains, ["localhost", "mx.test"]);
+        assert_eq!(
+            config.deliver,
+            Target::Maildir("./ringpost-data/maildir".into())
+        );
+        assert_eq!(config.smtp.tcp, ChannelPolicy::default());
+        assert_eq!(config.smtp.tls, ChannelPolicy::default());
+        // The core has these defaults too; the flags must not drift from them.
+        assert_eq!(config.smtp.limits, Limits::default());
+        assert_eq!(config.smtp.stray_newline, StrayNewline::default());
+        assert_eq!(config.tls, TlsSettings::default());
+        assert_eq!(config.handshake_timeout, Duration::from_secs(30));
+        assert_eq!(config.mail_memory_octets, 256 << 20);
+        assert_eq!(
+            (config.sessions_max, config.sessions_per_ip_max),
+            (16384, 0)
+        );
+        assert_eq!(config.warnings(), []);
+    }
+
+    #[test]
+    fn a_listener_of_one_kind_leaves_the_other_kind_out() {
+        let (config, _) = resolved(&["--listen", "0.0.0.0:25", "--listen", "[::]:25"]);
+        assert_eq!((config.listen.len(), config.listen_tls.len()), (2, 0));
+        let (config, _) = resolved(&["--listen-tls", "0.0.0.0:465"]);
+        assert_eq!((config.listen.len(), config.listen_tls.len()), (0, 1));
+    }
+
+    #[test]
+    fn the_last_one_of_a_single_flag_counts() {
+        let (config, _) = resolved(&["--pin", "yes", "--max-errors", "3", "--pin", "no"]);
+        assert!(!config.pin);
+        assert_eq!(config.smtp.limits.errors_max, 3);
+    }
+
+    #[test]
+    fn pairs_and_derived_values() {
+        let (config, faults) = resolved(&[
+            "--cert",
+            "a.crt",
+            "--key",
+            "a.key",
+            "--key",
+            "b.key",
+            "--cert",
+            "b.crt",
+            "--data-dir",
+            "/srv/mail",
+            "--local-domain",
+            "a.test",
+            "--local-domain",
+            "A.test.",
+        ]);
+        assert_eq!(faults, []);
+        let pair = |cert: &str, key: &str| CertPair {
+            cert: cert.into(),
+            key: key.into(),
+        };
+        assert_eq!(
+            config.certs,
+            [pair("a.crt", "a.key"), pair("b.crt", "b.key")]
+        );
+        assert_eq!(config.deliver, Target::Maildir("/srv/mail/maildir".into()));
+        assert_eq!(config.smtp.local_domains, ["a.test"]);
+    }
+
+    #[test]
+    fn faults() {
+        let long_greeting = "x".repeat(600);
+        let rows: &[(&str, &[&str], &str)] = &[
+            (
+                "a cert without a key",
+                &["--cert", "a.crt"],
+                "--cert: a.crt has no --key",
+            ),
+            (
+                "a key without a cert",
+                &["--key", "a.key"],
+                "--key: a.key has no --cert",
+            ),
+            (
+                "two of one kind",
+                &["--listen", "[::1]:25", "--listen", "[::1]:25"],
+                "--listen: [::1]:25 is given twice",
+            ),
+            (
+                "a TLS port on a TCP port",
+                &["--listen", "[::1]:25", "--listen-tls", "[::1]:25"],
+                "--listen-tls: [::1]:25 is already taken by --listen",
+            ),
+            (
+                "metrics on a TCP port",
+                &["--listen", "[::1]:25", "--metrics", "[::1]:25"],
+                "--metrics: [::1]:25 is already taken by --listen",
+            ),
+            (
+                "nobody to check against",
+                &["--client-cert", "require"],
+                "--client-cert: require needs",
+            ),
+            (
+                "a greeting too long",
+                &["--greeting", &long_greeting],
+                "--greeting: makes a greeting of",
+            ),
+            (
+                "a domain routed twice",
+                &["--route", "a.test=discard", "--route", "A.test=discard"],
+                "--route: a.test is routed twice",
+            ),
+        ];
+        for (name, words, expected) in rows {
+            let (_, faults) = resolved(words);
+            let faults = written(&faults);
+            assert_eq!(faults.len(), 1, "{name}: {faults:?}");
+            assert!(faults[0].starts_with(expected), "{name}: {faults:?}");
+        }
+        let (_, faults) = resolved(&["--listen", "[::1]:0", "--listen", "[::1]:0"]);
+        assert_eq!(faults, [], "port 0 is another port each time");
+    }
+
+    #[test]
+    fn warnings() {
+        let rows: &[(&str, &[&str], &[&str])] = &[
+            (
+                "users are missing inside TLS",
+                &["--tls-auth", "yes"],
+                &["--tls-auth: without --users"],
+            ),
+            (
+                "passwords in clear",
+                &["--tcp-auth", "yes", "--users", "u"],
+                &["--tcp-auth: passwords cross"],
+            ),
+            (
+                "AUTH in clear that never comes to pass",
+                &[
+                    "--tcp-auth",
+                    "yes",
+                    "--users",
+                    "u",
+                    "--starttls",
+                    "required",
+                ],
+                &["--tcp-auth: without effect"],
+            ),
+            (
+                "nobody can send",
+                &["--tcp-anonymous", "no", "--tls-anonymous", "no"],
+                &[
+                    "--tcp-anonymous: with --tcp-auth no",
+                    "--tls-anonymous: with --tls-auth no",
+                ],
+            ),
+            (
+                "a certificate without TLS",
+                &[
+                    "--listen",
+                    "[::1]:25",
+                    "--starttls",
+                    "off",
+                    "--cert",
+                    "c",
+                    "--key",
+                    "k",
+                ],
+                &["--cert: not used"],
+            ),
+            (
+                "CAs without a question",
+                &["--client-ca", "ca"],
+                &["--client-ca: not used"],
+            ),
+            (
+                "a question without CAs",
+                &["--client-cert", "request"],
+                &["--client-cert: without --client-ca"],
+            ),
+            (
+                "an early greeting without a TLS port",
+                &["--listen", "[::1]:25", "--early-greeting", "yes"],
+                &["--early-greeting: without effect"],
+            ),
+            (
+                "few recipients",
+                &["--max-recipients", "99"],
+                &["--max-recipients: RFC 5321"],
+            ),
+            ("enough recipients", &["--max-recipients", "100"], &[]),
+            (
+                "messages beyond memory",
+                &["--mail-memory", "49M"],
+                &["--mail-memory: less than"],
+            ),
+            (
+                "mail not synced",
+                &["--durability", "none"],
+                &["--durability: none"],
+            ),
+        ];
+        for (name, words, expected) in rows {
+            let (config, faults) = resolved(words);
+            assert_eq!(faults, [], "{name}");
+            let warnings = written(&config.warnings());
+            assert_eq!(warnings.len(), expected.len(), "{name}: {warnings:?}");
+            for (warning, expected) in std::iter::zip(&warnings, *expected) {
+                assert!(warning.starts_with(expected), "{name}: {warning}");
+            }
+        }
+    }
+}

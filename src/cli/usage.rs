@@ -25,10 +25,8 @@ pub(super) fn line(error: &clap::Error, arguments: &[Argument]) -> String {
         ErrorKind::ValueValidation => {
             let value = value.as_deref().unwrap_or_default();
             let reason = std::error::Error::source(error).map(ToString::to_string);
-            format!(
-                "{flag_name}: {value:?} {}",
-                reason.unwrap_or_else(|| "is wrong".to_owned())
-            )
+            let reason = reason.unwrap_or_else(|| "is not valid".to_owned());
+            format!("{flag_name} {value:?}: {reason}")
         }
         ErrorKind::UnknownArgument if flag_name.starts_with('-') => {
             match context(error, ContextKind::SuggestedArg) {

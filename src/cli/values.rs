@@ -270,3 +270,243 @@ const DAY_MILLISECONDS: u64 = 24 * 60 * 60 * 1000;
 
 /// More threads than any machine this was thought for has cores.
 const SHARDS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let rows: &[(&str, &str, Option<u64>)] = &[
+            ("octets", "512", Some(512)),
+            ("k", "5k", Some(5 << 10)),
+            ("M", "50M", Some(50 << 20)),
+            ("G", "2G", Some(2 << 30)),
+            ("upper-case K", "5K", Some(5 << 10)),
+            ("lower-case m", "50m", Some(50 << 20)),
+            ("leading zeros", "007", Some(7)),
+            ("the largest", "1048576G", Some(1 << 50)),
+            ("one over it", "1125899906842625", None),
+            ("overflowing the unit", "18446744073709551615G", None),
+            ("overflowing the number", "18446744073709551616", None),
+            ("nothing of it", "0", None),
+            ("nothing of a unit", "0M", None),
+            ("empty", "", None),
+            ("a unit alone", "M", None),
+            ("a sign", "+5", None),
+            ("negative", "-5", None),
+            ("a fraction", "1.5M", None),
+            ("two letters", "5MB", None),
+            ("an unknown unit", "5T", None),
+            ("a blank", "5 M", None),
+        ];
+        for (name, text, expected) in rows {
+            assert_eq!(octets(text).ok(), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        let rows: &[(&str, &str, Option<u64>)] = &[
+            ("ms", "250ms", Some(250)),
+            ("s", "300s", Some(300_000)),
+            ("m", "5m", Some(300_000)),
+            ("h", "1h", Some(3_600_000)),
+            ("d", "2d", Some(172_800_000)),
+            ("the longest", "3650d", Some(3650 * 86_400_000)),
+            ("one over it", "3651d", None),
+            ("overflowing", "18446744073709551615d", None),
+            ("no unit", "300", None),
+            ("zero", "0s", None),
+            ("two units", "1h30m", None),
+            ("upper case", "5M", None),
+            ("a unit alone", "s", None),
+            ("empty", "", None),
+            ("a fraction", "1.5h", None),
+        ];
+        for (name, text, expected) in rows {
+            assert_eq!(
+                duration(text).ok(),
+                expected.map(Duration::from_millis),
+                "{name}"
+            );
+        }
+        assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
+        let missing = duration("300").unwrap_err();
+        assert!(
+            missing.contains("unit") && missing.contains("ms, s, m, h or d"),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn what_is_written_reads_the_same() {
+        for size in [
+            1,
+            512,
+            1023,
+            1024,
+            1025,
+            5 << 20,
+            1 << 30,
+            (1 << 30) + 1,
+            1 << 50,
+        ] {
+            assert_eq!(octets(&write_octets(size)), Ok(size));
+        }
+        for milliseconds in [
+            0, 1, 999, 1000, 60_000, 90_000, 3_600_000, 86_400_000, 86_400_001,
+        ] {
+            let time = Duration::from_millis(milliseconds);
+            assert_eq!(duration_or_zero(&write_duration(time)), Ok(time));
+        }
+        assert_eq!(write_octets(50 << 20), "50M");
+        assert_eq!(write_duration(Duration::from_secs(300)), "5m");
+    }
+
+    #[test]
+    fn ticket_lifetimes() {
+        for (text, valid) in [
+            ("1s", true),
+            ("7d", true),
+            ("999ms", false),
+            ("169h", false),
+        ] {
+            assert_eq!(ticket_lifetime(text).is_ok(), valid, "{text}");
+        }
+    }
+
+    #[test]
+    fn counts() {
+        let small = count(1_u32..=10);
+        let rows = [
+            ("1", true),
+            ("10", true),
+            ("0", false),
+            ("11", false),
+            ("-1", false),
+            ("", false),
+        ];
+        for (text, valid) in rows {
+            assert_eq!(small(text).is_ok(), valid, "{text:?}");
+        }
+        assert!(count(0_u32..=u32::MAX)("4294967296").is_err());
+        assert!(shards("cores").is_ok());
+        for (text, valid) in [("1", true), ("1024", true), ("1025", false), ("0", false)] {
+            assert_eq!(shards(text).is_ok(), valid, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        let rows = [
+            ("IPv4", "0.0.0.0:25", true),
+            ("port 0", "127.0.0.1:0", true),
+            ("IPv6 in brackets", "[::1]:25", true),
+            ("IPv6 without brackets", "::1:25", false),
+            ("no port", "127.0.0.1", false),
+            ("a port alone", ":25", false),
+            ("a name", "localhost:25", false),
+            ("a port too high", "127.0.0.1:65536", false),
+        ];
+        for (name, text, valid) in rows {
+            assert_eq!(address(text).is_ok(), valid, "{name}");
+        }
+    }
+
+    #[test]
+    fn networks() {
+        let rows = [
+            ("a network", "192.0.2.0/24", Ok("192.0.2.0/24")),
+            ("one address", "192.0.2.1", Ok("192.0.2.1/32")),
+            ("one IPv6 address", "2001:db8::1", Ok("2001:db8::1/128")),
+            ("everything", "0.0.0.0/0", Ok("0.0.0.0/0")),
+            ("bits behind the prefix", "10.0.0.1/8", Err("10.0.0.0/8")),
+            ("a prefix too long", "10.0.0.0/33", Err("must be")),
+            ("brackets", "[::1]/128", Err("must be")),
+            ("a name", "example.org", Err("must be")),
+        ];
+        for (name, text, expected) in rows {
+            match (network(text), expected) {
+                (Ok(network), Ok(expected)) => assert_eq!(network.to_string(), expected, "{name}"),
+                (Err(error), Err(expected)) => assert!(error.contains(expected), "{name}: {error}"),
+                (got, _) => panic!("{name}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn domains() {
+        let rows = [
+            ("a name", "mx.example.org", Some("mx.example.org")),
+            ("one label", "localhost", Some("localhost")),
+            ("upper case", "MX.Example.ORG", Some("mx.example.org")),
+            ("a closing dot", "mx.example.org.", Some("mx.example.org")),
+            (
+                "U-labels",
+                "b\u{fc}cher.example",
+                Some("xn--bcher-kva.example"),
+            ),
+            ("an underscore", "my_host", None),
+            ("an empty label", "mx..org", None),
+            ("a hyphen in front", "-mx.org", None),
+            ("a blank", "mx example", None),
+            ("an address", "192.0.2.1", None),
+            ("an address literal", "[192.0.2.1]", None),
+            ("empty", "", None),
+            ("a line end", "mx\r\nexample", None),
+        ];
+        for (name, text, expected) in rows {
+            assert_eq!(domain(text).ok().as_deref(), expected, "{name}");
+        }
+        let long = format!("{}.example", "a".repeat(64));
+        assert!(domain(&long).is_err());
+    }
+
+    #[test]
+    fn mail_domains() {
+        let rows = [
+            ("a name", "Example.ORG", Some("example.org")),
+            ("a closing dot", "example.org.", Some("example.org")),
+            ("an address literal", "[192.0.2.1]", Some("[192.0.2.1]")),
+            ("a mailbox", "a@example.org", None),
+            ("a path's end", "example.org>", None),
+            ("empty", "", None),
+        ];
+        for (name, text, expected) in rows {
+            assert_eq!(mail_domain(text).ok().as_deref(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn greetings() {
+        for (text, valid) in [
+            ("ESMTP ringpost", true),
+            ("tab\tand ~", true),
+            ("", true),
+            ("two\r\nlines", false),
+            ("gr\u{fc}\u{df}e", false),
+            ("\u{7f}", false),
+        ] {
+            assert_eq!(greeting(text).is_ok(), valid, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn routes() {
+        let discard = || Some(("example.org".to_owned(), Target::Discard));
+        let rows = [
+            ("a domain", "example.org=discard", discard()),
+            ("upper case", "Example.Org=discard", discard()),
+            ("no target", "example.org", None),
+            ("an unknown target", "example.org=nowhere", None),
+            ("no domain", "=discard", None),
+            ("a later release's target", "example.org=mx", None),
+        ];
+        for (name, text, expected) in rows {
+            assert_eq!(route(text).ok(), expected, "{name}");
+        }
+        let with_sign = route("example.org=maildir:/a=b").unwrap();
+        assert_eq!(with_sign.1.to_string(), "maildir:/a=b");
+    }
+}

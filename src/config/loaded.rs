@@ -70,7 +70,12 @@ impl Loaded {
                 None
             }
         };
-        if let Some(ring) = &ticket_keys {
+        // With the ticket keys at fault, others serve to see what else is.
+        let lifetime = config.tls.ticket_lifetime;
+        let ring = ticket_keys
+            .clone()
+            .or_else(|| TicketKeyRing::ephemeral(lifetime).ok().map(Arc::new));
+        if let Some(ring) = ring {
             let pairs = certified_keys.as_deref().unwrap_or_default();
             faults.extend(context_fault(config, pairs, ring));
         }
@@ -224,9 +229,9 @@ fn flag_of(error: &MaterialError, pair: &CertPair) -> &'static str {
 fn context_fault(
     config: &Config,
     pairs: &[CertifiedKey],
-    ring: &Arc<TicketKeyRing>,
+    ring: Arc<TicketKeyRing>,
 ) -> Option<Fault> {
-    let error = match ServerContexts::build(pairs, &config.tls, Arc::clone(ring)) {
+    let error = match ServerContexts::build(pairs, &config.tls, ring) {
         // What the settings say wrongly comes before this one.
         Ok(_) | Err(TlsError::NoCertificate) => return None,
         Err(error) => error,
