@@ -1,0 +1,761 @@
+//! The command line from outside: what the real program prints, and its exit status.
+
+#![cfg(test)]
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ringpost::auth::Users;
+
+/// Runs of the program in a directory of their own, without any variable of ours.
+struct Run {
+    directory: tempfile::TempDir,
+}
+
+/// What came of a run.
+struct Outcome {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    fn new() -> Run {
+        Run {
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Outcome {
+        self.run_with(arguments, &[], "")
+    }
+
+    fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> Outcome {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("RINGPOST_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .current_dir(self.directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A program that fails early does not read.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        Outcome {
+            status: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Outcome {
+    /// Exit status 0 and nothing on standard error; gives standard output.
+    #[track_caller]
+    fn fine(self) -> String {
+        assert_eq!((self.status, self.err.as_str()), (0, ""));
+        self.out
+    }
+
+    /// This exit status, nothing on standard output, and one line on standard error that begins
+    /// so; gives the line.
+    #[track_caller]
+    fn fails(self, status: i32, name: &str, beginning: &str) -> String {
+        assert_eq!(self.status, status, "{name}: {}", self.err);
+        assert_eq!(self.out, "", "{name}");
+        assert_eq!(self.err.matches('\n').count(), 1, "{name}: {}", self.err);
+        assert!(self.err.ends_with('\n'), "{name}: {}", self.err);
+        let line = self.err.trim_end().to_owned();
+        assert!(
+            line.starts_with(&format!("ringpost: {beginning}")),
+            "{name}: {line}"
+        );
+        line
+    }
+}
+
+#[track_caller]
+fn assert_lines(text: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(
+            text.lines().any(|other| other == *line),
+            "{line:?} is not in:\n{text}"
+        );
+    }
+}
+
+#[test]
+fn help_groups_the_flags_and_gives_defaults_and_units() {
+    let run = Run::new();
+    for command in ["serve", "check"] {
+        let help = run.run(&[command, "--help"]).fine();
+        let lines: Vec<&str> = help.lines().collect();
+        let headings = [
+            "Listening:",
+            "TLS:",
+            "AUTH and policy:",
+            "Who may send where:",
+            "Limits:",
+            "Mail's way:",
+            "Process:",
+            "Watching:",
+        ];
+        let places: Vec<usize> = headings
+            .iter()
+            .map(|heading| {
+                lines
+                    .iter()
+                    .position(|line| line == heading)
+                    .expect(heading)
+            })
+            .collect();
+        assert!(places.is_sorted(), "{places:?}");
+        let facts = [
+            ("--listen <ADDR:PORT>", "[default: 127.0.0.1:2525 if"),
+            ("--starttls <off|on|required>", "[default: on]"),
+            ("--tls-groups <LIST>", "[default: X25519MLKEM768:"),
+            ("--max-message-bytes <SIZE>", "[default: 50M]"),
+            ("--command-timeout <DURATION>", "[default: 5m]"),
+            ("--drain-timeout <DURATION>", "[default: 30s]"),
+            ("--max-sessions-per-ip <N>", "0: no limit [default: 0]"),
+        ];
+        for (flag, fact) in facts {
+            let place = lines
+                .iter()
+                .position(|line| line.trim() == flag)
+                .expect(flag);
+            let text = lines[place + 1..place + 3].join(" ");
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(text.contains(fact), "{flag}: {text}");
+        }
+        for form in ["SIZE", "DURATION", "@FILE", "RINGPOST_"] {
+            assert!(help.contains(form), "{form}");
+        }
+    }
+    for command in ["hash-password", "dev-certs", "man", "completions"] {
+        assert!(
+            run.run(&[command, "--help"])
+                .fine()
+                .contains("Usage: ringpost"),
+            "{command}"
+        );
+    }
+    assert!(run.run(&["--version"]).fine().starts_with("ringpost "));
+}
+
+#[test]
+fn a_flag_of_a_later_release_is_not_taken() {
+    let run = Run::new();
+    for flag in [
+        "--out-tls",
+        "--retry-schedule",
+        "--dns",
+        "--spool-max-bytes",
+        "--take-over",
+    ] {
+        run.run(&["serve", flag, "x"]).fails(2, flag, flag);
+    }
+    run.run(&["queue", "list"])
+        .fails(2, "queue", "\"queue\" is no command");
+}
+
+#[test]
+fn bad_values_are_one_line_naming_the_flag() {
+    let run = Run::new();
+    let rows: &[(&str, &[&str], &str)] = &[
+        ("no command", &[], "a command is missing"),
+        ("an unknown command", &["sevre"], "\"sevre\" is no command"),
+        (
+            "an unknown flag",
+            &["serve", "--nope", "1"],
+            "--nope: no such flag",
+        ),
+        (
+            "a mistyped flag",
+            &["serve", "--listn", "1"],
+            "--listn: no such flag; perhaps --listen",
+        ),
+        ("a short flag", &["serve", "-p"], "-p: no such flag"),
+        ("a stray word", &["serve", "now"], "\"now\" is neither"),
+        ("no value", &["serve", "--pin"], "--pin: a value is missing"),
+        (
+            "a flag for a value",
+            &["serve", "--pin", "--sqpoll"],
+            "--pin: a value is missing",
+        ),
+        (
+            "an empty value",
+            &["serve", "--users="],
+            "--users: a value is missing",
+        ),
+        (
+            "not a choice",
+            &["serve", "--pin", "true"],
+            "--pin \"true\": must be one of yes, no",
+        ),
+        (
+            "a choice of a later release",
+            &["serve", "--durability", "next-hop"],
+            "--durability \"next-hop\": must be one of disk, none",
+        ),
+        (
+            "a host for an address",
+            &["serve", "--listen", "mx:25"],
+            "--listen \"mx:25\": must be",
+        ),
+        (
+            "a port too high",
+            &["serve", "--listen-tls", "[::]:70000"],
+            "--listen-tls \"[::]:70000",
+        ),
+        (
+            "a bad host name",
+            &["serve", "--hostname", "a_b"],
+            "--hostname \"a_b\": must be",
+        ),
+        (
+            "no shards",
+            &["serve", "--shards", "0"],
+            "--shards \"0\": must be \"cores\" or",
+        ),
+        (
+            "a size unit",
+            &["serve", "--max-message-bytes", "5MB"],
+            "--max-message-bytes \"5MB\"",
+        ),
+        (
+            "a time without a unit",
+            &["serve", "--command-timeout", "300"],
+            "--command-timeout \"300\": a unit is missing: must be a number with ms, s, m, h or d",
+        ),
+        (
+            "too long",
+            &["serve", "--ticket-lifetime", "8d"],
+            "--ticket-lifetime \"8d\": must be",
+        ),
+        (
+            "a negative count",
+            &["serve", "--max-errors", "-1"],
+            "--max-errors \"-1\": must be",
+        ),
+        (
+            "host bits",
+            &["serve", "--trusted-net", "10.0.0.1/8"],
+            "--trusted-net \"10.0.0.1/8\": ",
+        ),
+        (
+            "smtp",
+            &["serve", "--deliver", "smtp:mx:25"],
+            "--deliver \"smtp:mx:25\": this release",
+        ),
+        (
+            "mx",
+            &["serve", "--route", "a.test=mx"],
+            "--route \"a.test=mx\": this release",
+        ),
+        (
+            "a line end",
+            &["serve", "--greeting", "a\nb"],
+            "--greeting \"a\\nb\": must be",
+        ),
+        (
+            "check",
+            &["check", "--pin", "2"],
+            "--pin \"2\": must be one of yes, no",
+        ),
+        (
+            "the last of several",
+            &["serve", "--pin", "no", "--pin", "2"],
+            "--pin \"2\"",
+        ),
+        ("man", &["man"], "<DIR>: is required"),
+        (
+            "completions",
+            &["completions", "dos"],
+            "<SHELL> \"dos\": must be one of bash,",
+        ),
+        (
+            "hash-password takes no password",
+            &["hash-password", "secret"],
+            "\"secret\" is neither",
+        ),
+    ];
+    for (name, arguments, beginning) in rows {
+        run.run(arguments).fails(2, name, beginning);
+    }
+}
+
+#[test]
+fn a_flag_file_is_the_configuration() {
+    let run = Run::new();
+    run.write(
+        "mx.conf",
+        "# An MX.\n--hostname mx.test\n\n--listen 127.0.0.1:25 # clear\n--listen=127.0.0.1:26\n\
+         --greeting \"ESMTP # ready\"\n--max-errors 7\n",
+    );
+    let summary = run.run(&["check", "@mx.conf", "--max-errors", "9"]).fine();
+    assert_lines(
+        &summary,
+        &[
+            "  greeting        220 mx.test ESMTP # ready",
+            "  TCP port        127.0.0.1:25",
+            "  TCP port        127.0.0.1:26",
+            "  errors          9 end a session",
+        ],
+    );
+    assert!(!summary.contains("TLS port"), "{summary}");
+
+    let rows = [
+        (
+            "an unknown flag",
+            "--pin yes\n--nope 1\n",
+            "--nope: no such flag",
+            "(@bad.conf line 2)",
+        ),
+        (
+            "a bad value",
+            "\n\n--pin maybe\n",
+            "--pin \"maybe\": must be",
+            "(@bad.conf line 3)",
+        ),
+        (
+            "the second of two",
+            "--listen 127.0.0.1:1\n--listen x\n",
+            "--listen \"x\": must be",
+            "(@bad.conf line 2)",
+        ),
+        (
+            "no flag",
+            "pin yes\n",
+            "@bad.conf line 1: a line is --flag value",
+            "",
+        ),
+        (
+            "no value",
+            "--pin\n",
+            "@bad.conf line 1: the flag has no value",
+            "",
+        ),
+        (
+            "another file",
+            "--pin yes\n@mx.conf\n",
+            "@bad.conf line 2: a flag file cannot",
+            "",
+        ),
+        (
+            "an open quote",
+            "--greeting \"a\n",
+            "@bad.conf line 1: the closing quote",
+            "",
+        ),
+    ];
+    for (name, text, beginning, end) in rows {
+        run.write("bad.conf", text);
+        let line = run.run(&["serve", "@bad.conf"]).fails(2, name, beginning);
+        assert!(line.ends_with(end), "{name}: {line}");
+    }
+    run.run(&["serve", "@missing"])
+        .fails(2, "no file", "@missing: cannot be read");
+}
+
+#[test]
+fn the_command_line_and_flag_files_win_over_the_environment() {
+    let run = Run::new();
+    run.write("mx.conf", "--max-errors 7\n");
+    let errors = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let summary = run.run_with(arguments, variables, "").fine();
+        let line = summary
+            .lines()
+            .find(|line| line.starts_with("  errors"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    let variable = [("RINGPOST_MAX_ERRORS", "5")];
+    assert_eq!(errors(&["check"], &[]), "20");
+    assert_eq!(errors(&["check"], &variable), "5");
+    assert_eq!(errors(&["check"], &[("RINGPOST_MAX_ERRORS", "")]), "20");
+    assert_eq!(errors(&["check", "@mx.conf"], &variable), "7");
+    assert_eq!(errors(&["check", "--max-errors", "9"], &variable), "9");
+
+    let ports = [("RINGPOST_LISTEN", "127.0.0.1:1,127.0.0.1:2 127.0.0.1:3")];
+    let summary = run.run_with(&["check"], &ports, "").fine();
+    assert_eq!(summary.matches("TCP port").count(), 3, "{summary}");
+    let summary = run
+        .run_with(&["check", "--listen", "127.0.0.1:4"], &ports, "")
+        .fine();
+    assert_eq!(summary.matches("TCP port").count(), 1, "{summary}");
+
+    let line = run
+        .run_with(&["serve"], &[("RINGPOST_PIN", "maybe")], "")
+        .fails(2, "a bad value", "--pin \"maybe\": must be one of yes, no");
+    assert!(line.ends_with("(from RINGPOST_PIN)"), "{line}");
+}
+
+#[test]
+fn check_prints_what_would_run_and_makes_nothing() {
+    let run = Run::new();
+    let summary = run
+        .run(&["check", "--ticket-keys", "keys", "--hostname", "mx.test"])
+        .fine();
+    assert_lines(
+        &summary,
+        &[
+            "  TCP port        127.0.0.1:2525",
+            "  TLS port        127.0.0.1:4650",
+            "  certificate     for development, made at the start in ./ringpost-data/certs",
+            "  groups          X25519MLKEM768:X25519:P-256:P-384",
+            "  tickets         1, good for 12h, keys in keys, made at the start",
+            "  from anyone     to localhost mx.test",
+            "  message         50M octets, 1000 recipients",
+            "  deliver         everything to maildir:./ringpost-data/maildir",
+        ],
+    );
+    assert!(!summary.contains("Warnings"), "{summary}");
+    assert_eq!(fs::read_dir(run.directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn check_warns_of_what_is_hardly_meant() {
+    let run = Run::new();
+    run.run(&["dev-certs"]).fine();
+    let pair = [
+        "--cert",
+        "certs/server-rsa.crt",
+        "--key",
+        "certs/server-rsa.key",
+    ];
+    let mut arguments = vec!["check", "--hostname", "other.test", "--tls-auth", "yes"];
+    arguments.extend(pair);
+    let summary = run.run(&arguments).fine();
+    assert_lines(
+        &summary,
+        &[
+            "Warnings",
+            "  --tls-auth: without --users every login fails",
+            "  --cert: no certificate is for the host name other.test",
+        ],
+    );
+    assert!(
+        summary.contains("(RSA, localhost mx.test, until "),
+        "{summary}"
+    );
+}
+
+#[test]
+fn check_and_serve_name_the_same_faults() {
+    let run = Run::new();
+    run.run(&["dev-certs"]).fine();
+    run.write("file", "not a directory\n");
+    run.write("junk", "junk\n");
+    run.write("bad-users", "# staff\nanna:secret\n");
+    run.write("bad-recipients", "anna@mx.test\nno address\n");
+    fs::set_permissions(
+        run.write("open-keys", "x\n"),
+        PermissionsExt::from_mode(0o644),
+    )
+    .unwrap();
+    let (cert, key) = ("certs/server-rsa.crt", "certs/server-rsa.key");
+    let rows: &[(&str, &[&str], &str)] = &[
+        (
+            "no certificate",
+            &["--cert", "none.crt", "--key", key],
+            "--cert: cannot read certificate none.crt",
+        ),
+        (
+            "no key",
+            &["--cert", cert, "--key", "none.key"],
+            "--key: cannot read key none.key",
+        ),
+        (
+            "not a certificate",
+            &["--cert", "junk", "--key", key],
+            "--cert: junk: no certificate",
+        ),
+        (
+            "not a key",
+            &["--cert", cert, "--key", "junk"],
+            "--key: junk: no key",
+        ),
+        (
+            "another certificate's key",
+            &["--cert", cert, "--key", "certs/server-ecdsa.key"],
+            "--key: the key certs/server-ecdsa.key does not belong",
+        ),
+        (
+            "a certificate alone",
+            &["--cert", cert],
+            "--cert: certs/server-rsa.crt has no --key",
+        ),
+        (
+            "a key alone",
+            &["--key", key],
+            "--key: certs/server-rsa.key has no --cert",
+        ),
+        (
+            "no users",
+            &["--users", "none"],
+            "--users: cannot read users none",
+        ),
+        (
+            "bad users",
+            &["--users", "bad-users"],
+            "--users: bad-users line 2: not a password hash",
+        ),
+        (
+            "no recipients",
+            &["--recipients", "none"],
+            "--recipients: cannot read recipients none",
+        ),
+        (
+            "bad recipients",
+            &["--recipients", "bad-recipients"],
+            "--recipients: bad-recipients line 2: ",
+        ),
+        (
+            "ticket keys that others can read",
+            &["--ticket-keys", "open-keys"],
+            "--ticket-keys: ticket keys open-keys may be read by others",
+        ),
+        ("no CAs", &["--client-ca", "none"], "--client-ca: none: "),
+        ("not CAs", &["--client-ca", "junk"], "--client-ca: junk: "),
+        (
+            "require without CAs",
+            &["--client-cert", "require"],
+            "--client-cert: require needs",
+        ),
+        (
+            "an unknown group",
+            &["--tls-groups", "X25519:nope"],
+            "--tls-groups: X25519:nope: ",
+        ),
+        (
+            "an unknown cipher",
+            &["--tls-ciphers", "nope"],
+            "--tls-ciphers: nope: ",
+        ),
+        (
+            "a file for the data directory",
+            &["--data-dir", "file"],
+            "--data-dir: file is not a dir",
+        ),
+        (
+            "a file for a Maildir",
+            &["--deliver", "maildir:file"],
+            "--deliver: file is not a dir",
+        ),
+        (
+            "a file for a route's Maildir",
+            &["--route", "a.test=maildir:file"],
+            "--route: file is not a directory",
+        ),
+        (
+            "nobody's name",
+            &["--user", "no-such-user"],
+            "--user: no-such-user: no such user",
+        ),
+        (
+            "no group's name",
+            &["--group", "no-such-group"],
+            "--group: no-such-group: no such group",
+        ),
+        (
+            "a port twice",
+            &["--listen", "127.0.0.1:1", "--listen-tls", "127.0.0.1:1"],
+            "--listen-tls: 127.0.0.1:1 is already taken by --listen",
+        ),
+    ];
+    for (name, flags, beginning) in rows {
+        let lines = ["check", "serve"].map(|command| {
+            let arguments: Vec<&str> = [command].iter().chain(*flags).copied().collect();
+            run.run(&arguments).fails(1, name, beginning)
+        });
+        assert_eq!(lines[0], lines[1], "{name}");
+    }
+    // Where the system's word for it differs, the flag does not.
+    let below_a_file: [(&str, &[&str], &str); 2] = [
+        (
+            "data below a file",
+            &["check", "--data-dir", "file/data"],
+            "--data-dir: ",
+        ),
+        (
+            "keys below a file",
+            &["check", "--ticket-keys", "file/keys"],
+            "--ticket-keys: ",
+        ),
+    ];
+    for (name, arguments, beginning) in below_a_file {
+        run.run(arguments).fails(1, name, beginning);
+    }
+}
+
+#[test]
+fn check_names_all_faults_in_one_go() {
+    let run = Run::new();
+    run.write("junk", "junk\n");
+    let outcome = run.run(&[
+        "check",
+        "--users=none",
+        "--recipients=none",
+        "--cert=none.crt",
+        "--key=none.key",
+        "--client-ca=none",
+        "--ticket-keys=junk",
+        "--user=no-such-user",
+    ]);
+    assert_eq!((outcome.status, outcome.out.as_str()), (1, ""));
+    let flag = |line: &str| line.split(": ").nth(1).unwrap().to_owned();
+    let mut flags: Vec<String> = outcome.err.lines().map(flag).collect();
+    flags.sort_unstable();
+    let expected = [
+        "--cert",
+        "--client-ca",
+        "--recipients",
+        "--ticket-keys",
+        "--user",
+        "--users",
+    ];
+    assert_eq!(flags, expected, "{}", outcome.err);
+}
+
+#[test]
+fn a_hash_lets_its_password_in() {
+    let run = Run::new();
+    let hash = run
+        .run_with(&["hash-password"], &[], "correct horse\n")
+        .fine();
+    assert!(
+        hash.starts_with("$argon2id$") && hash.matches('\n').count() == 1,
+        "{hash}"
+    );
+    let path = run.write("users", &format!("# staff\nanna:{hash}"));
+    let users = Users::load(&path).unwrap();
+    assert!(users.verify("anna", b"correct horse"));
+    assert!(!users.verify("anna", b"correct horse\n"));
+    assert!(!users.verify("Anna", b"correct horse"));
+    let summary = run
+        .run(&["check", "--users", "users", "--tls-auth", "yes"])
+        .fine();
+    assert_lines(&summary, &["  users           1 in users"]);
+
+    for (name, input) in [
+        ("nothing", ""),
+        ("an empty line", "\n"),
+        ("an empty CR LF", "\r\nx\n"),
+    ] {
+        run.run_with(&["hash-password"], &[], input)
+            .fails(1, name, "the password is empty");
+    }
+    run.run_with(&["hash-password"], &[], "a\0b\n")
+        .fails(1, "NUL", "a password cannot hold");
+}
+
+#[test]
+fn dev_certs_never_overwrites() {
+    let run = Run::new();
+    let contents = |directory: &Path| {
+        let mut files: Vec<(PathBuf, Vec<u8>)> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+
+    let out = run.run(&["dev-certs", "--dir", "certs"]).fine();
+    let made = contents(&run.path("certs"));
+    assert_eq!(made.len(), 8);
+    assert_eq!(mode(&run.path("certs")), 0o700);
+    for (path, _) in &made {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(out.contains(&format!("  certs/{name} ")), "{name}: {out}");
+        assert!(!name.ends_with(".key") || mode(path) == 0o600, "{name}");
+    }
+
+    let again = run.run(&["dev-certs", "--dir", "certs"]).fine();
+    assert!(
+        again.starts_with("Already there, nothing was changed"),
+        "{again}"
+    );
+    assert_eq!(contents(&run.path("certs")), made);
+
+    fs::remove_file(run.path("certs/ca.key")).unwrap();
+    run.run(&["dev-certs"])
+        .fails(1, "a part of a set", "certs/ca.key is missing");
+    assert_eq!(contents(&run.path("certs")).len(), 7);
+
+    run.write("file", "");
+    run.run(&["dev-certs", "--dir", "file"])
+        .fails(1, "a file", "");
+}
+
+#[test]
+fn a_manual_page_a_command() {
+    let run = Run::new();
+    run.run(&["man", "pages/man1"]).fine();
+    let commands = [
+        "",
+        "-serve",
+        "-check",
+        "-hash-password",
+        "-dev-certs",
+        "-man",
+        "-completions",
+    ];
+    let page = |command: &str| {
+        fs::read_to_string(run.path(&format!("pages/man1/ringpost{command}.1"))).unwrap()
+    };
+    for command in commands {
+        assert!(page(command).contains(".TH "), "{command}");
+    }
+    assert_eq!(
+        fs::read_dir(run.path("pages/man1")).unwrap().count(),
+        commands.len()
+    );
+    let serve = page("-serve").to_lowercase();
+    for text in [
+        "listening",
+        "who may send where",
+        "max\\-message\\-bytes",
+        "ringpost_",
+    ] {
+        assert!(serve.contains(text), "{text}");
+    }
+
+    run.write("file", "");
+    run.run(&["man", "file"])
+        .fails(1, "a file", "cannot make file: ");
+}
+
+#[test]
+fn completions_name_the_flags() {
+    let run = Run::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run.run(&["completions", shell]).fine();
+        for word in ["hash-password", "max-message-bytes"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}
