@@ -1,0 +1,47 @@
+//! What the tests from outside share: the server as a process, a client that says exactly what it is
+//! told to, other people's programs, certificates, metrics and Maildirs.
+//!
+//! Invariants:
+//! - Nothing here uses the library: a test sees what the operator and the peer see.
+//! - No sleep stands for an event. Waiting is for a line, a reply, an exit, or a bounded poll of a
+//!   condition with a deadline.
+//! - Ports come from the kernel, files lie below one temporary directory a test, and only processes
+//!   started here are signalled.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "every test program compiles this module and uses a part of it"
+)]
+
+pub(crate) mod certificates;
+pub(crate) mod client;
+pub(crate) mod maildir;
+pub(crate) mod metrics;
+pub(crate) mod programs;
+pub(crate) mod server;
+
+pub(crate) use certificates::{Authority, KeyKind, Pair};
+pub(crate) use client::{Client, Reply};
+pub(crate) use maildir::{Delivered, Maildir};
+pub(crate) use metrics::Scrape;
+pub(crate) use programs::{Running, program};
+pub(crate) use server::{Server, Setup};
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before the test calls it hung. Generous: two busy cores share it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks `condition` until it answers, and panics after `PATIENCE` with what was awaited.
+pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = condition() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
