@@ -360,7 +360,7 @@ fn bdat_octets_are_unchanged() {
 #[test]
 fn stray_newlines_by_mode_and_never_an_end() {
     let smuggled =
-        b"Subject: s\r\n\r\nlone\nLF\rCR\n.\nMAIL FROM:<evil@b.test>\r.\r\n.\n\r\n\n.\r\nend\r\n";
+        b"Subject: s\r\n\r\nlone\nLF\rCR\n.\nMAIL FROM:<evil@b.test>\r.\r\n..\n\r\n\n.\r\nend\r\n";
     for mode in ["normalize", "accept", "reject"] {
         let server = Setup::new().flag("--stray-newline", mode).start();
         let mut client = server.client();
@@ -553,7 +553,8 @@ fn acknowledged_messages_outlive_sigkill() {
     let server = Setup::new().flag("--shards", "2").start();
     let maildir = server.maildir("example.test", "u");
     send(&server, 50);
-    server.kill();
+    // Kept: the directory goes with the last that knows it.
+    let _directory = server.kill();
     assert_eq!(maildir.messages().len(), 50);
     maildir.check();
 }

@@ -44,7 +44,8 @@ impl Scrape {
                 })
             })
             .map(|sample| sample.value)
-            .sum();
+            // Not `sum`, which begins at -0.
+            .fold(0.0, |sum, value| sum + value);
         format!("{sum:.0}").parse().unwrap()
     }
 
