@@ -71,12 +71,25 @@ pub struct Tls<'a> {
     pub version: &'a str,
     /// As OpenSSL calls it.
     pub cipher: &'a str,
+    /// The group of the key exchange, as OpenSSL calls it.
+    pub group: Option<&'a str>,
     /// Whether the client brought a ticket that was good.
     pub resumed: bool,
     /// The server name that the client asked for.
     pub server_name: Option<&'a str>,
-    /// The subject of the client's certificate.
-    pub client_subject: Option<&'a str>,
+    /// The client's certificate.
+    pub client: Option<Client<'a>>,
+}
+
+/// The certificate of a client.
+#[derive(Debug)]
+pub struct Client<'a> {
+    /// Its subject.
+    pub subject: &'a str,
+    /// Its subject alternative names.
+    pub names: &'a [Box<str>],
+    /// Whether a CA of `--client-ca` vouches for it.
+    pub trusted: bool,
 }
 
 /// How a session ended.
@@ -156,6 +169,7 @@ pub enum TransactionOutcome<'a> {
 /// Logs a session.
 pub fn session(session: &Session<'_>) {
     let tls = session.tls.as_ref();
+    let client = tls.and_then(|tls| tls.client.as_ref());
     tracing::info!(
         session = display(session.id),
         listener = session.listener.label(),
@@ -163,9 +177,12 @@ pub fn session(session: &Session<'_>) {
         local = display(session.local),
         tls = tls.map(|tls| tls.version),
         cipher = tls.map(|tls| tls.cipher),
+        group = tls.and_then(|tls| tls.group),
         resumed = tls.map(|tls| tls.resumed),
         sni = tls.and_then(|tls| tls.server_name),
-        client_subject = tls.and_then(|tls| tls.client_subject),
+        client_subject = client.map(|client| client.subject),
+        client_names = client.map(|client| client.names.join(",")),
+        client_trusted = client.map(|client| client.trusted),
         ehlo = session.greeted_as,
         auth = session.authenticated,
         messages = session.messages,
@@ -281,9 +298,14 @@ mod tests {
         let tls = Tls {
             version: "TLSv1.3",
             cipher: "TLS_AES_256_GCM_SHA384",
+            group: Some("x25519"),
             resumed: true,
             server_name: Some("mx.test"),
-            client_subject: Some("CN = a, O = \"x\" tls=no"),
+            client: Some(Client {
+                subject: "CN = a, O = \"x\" tls=no",
+                names: &["a.test".into(), "b.test".into()],
+                trusted: false,
+            }),
         };
         let secured = Session {
             tls: Some(tls),
@@ -295,8 +317,9 @@ mod tests {
         let line = text(|| session(&secured));
         assert!(
             line.contains(
-                " tls=TLSv1.3 cipher=TLS_AES_256_GCM_SHA384 resumed=true sni=mx.test \
+                " tls=TLSv1.3 cipher=TLS_AES_256_GCM_SHA384 group=x25519 resumed=true sni=mx.test \
                  client_subject=\"CN \\u{3d} a, O \\u{3d} \\\"x\\\" tls\\u{3d}no\" \
+                 client_names=a.test,b.test client_trusted=false \
                  ehlo=\"evil\\r\\nauth\\u{3d}root\" auth=anna messages=0 "
             ),
             "{line}"

@@ -109,10 +109,10 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
 
 /// What the operator can change.
 fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => ": another program has this port",
-        io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
-        io::ErrorKind::PermissionDenied => {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => ": another program has this port",
+        Some(libc::EADDRNOTAVAIL) => ": this machine has no such address",
+        Some(libc::EACCES | libc::EPERM) => {
             ": ports below 1024 take root (with --user to give it up), CAP_NET_BIND_SERVICE, or a \
              lower sysctl net.ipv4.ip_unprivileged_port_start"
         }

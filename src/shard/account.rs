@@ -4,28 +4,30 @@
 //! holds mail or credentials; what a peer said is quoted by the log.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::control::events::{self, SessionEnd, SessionId, TransactionOutcome};
 use crate::control::metrics::{Listener, ShardMetrics, TransactionEnd};
 use crate::smtp::command::Verb;
 use crate::smtp::reply::{Outcome, Refusal, TransactionRecord, Witness};
-use crate::smtp::server::Session;
-use crate::tls::{Facts, HandshakeError};
+use crate::tls::{Facts, HandshakeError, Verification};
 
 /// The record of one session.
 pub(super) struct Account {
     metrics: Rc<ShardMetrics>,
-    id: u64,
+    id: SessionId,
     listener: Listener,
     peer: SocketAddr,
     local: SocketAddr,
     opened: Instant,
     facts: RefCell<Option<Box<Facts>>>,
+    greeted_as: RefCell<Option<Box<str>>>,
+    authenticated: RefCell<Option<Box<str>>>,
     last_reply: Cell<(Verb, u16)>,
+    last_refusal: Cell<Option<Refusal>>,
     replies: Cell<u32>,
     transactions: Cell<u32>,
     messages: Cell<u32>,
@@ -49,8 +51,8 @@ pub(super) enum Ending {
     Drained,
     /// Octets came in clear behind STARTTLS.
     Injected,
-    /// There is no key for TLS.
-    NoKey,
+    /// There is no key for TLS, or OpenSSL has no connection for us.
+    NoTls,
     /// No TLS came about.
     Handshake(HandshakeError),
 }
@@ -60,22 +62,7 @@ impl Ending {
     pub(super) fn can_speak(&self) -> bool {
         match self {
             Ending::Said | Ending::PeerClosed | Ending::Expired | Ending::Drained => true,
-            Ending::Lost(_) | Ending::Injected | Ending::NoKey | Ending::Handshake(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Ending::Said => formatter.write_str("done"),
-            Ending::PeerClosed => formatter.write_str("closed by peer"),
-            Ending::Lost(error) => write!(formatter, "lost: {error}"),
-            Ending::Expired => formatter.write_str("timed out"),
-            Ending::Drained => formatter.write_str("drained"),
-            Ending::Injected => formatter.write_str("octets in clear behind STARTTLS"),
-            Ending::NoKey => formatter.write_str("no certificate"),
-            Ending::Handshake(error) => write!(formatter, "no TLS: {error}"),
+            Ending::Lost(_) | Ending::Injected | Ending::NoTls | Ending::Handshake(_) => false,
         }
     }
 }
@@ -83,7 +70,7 @@ impl fmt::Display for Ending {
 impl Account {
     pub(super) fn open(
         metrics: Rc<ShardMetrics>,
-        id: u64,
+        id: SessionId,
         listener: Listener,
         peer: SocketAddr,
         local: SocketAddr,
@@ -98,7 +85,10 @@ impl Account {
             local,
             opened,
             facts: RefCell::new(None),
+            greeted_as: RefCell::new(None),
+            authenticated: RefCell::new(None),
             last_reply: Cell::new((Verb::Greeting, 0)),
+            last_refusal: Cell::new(None),
             replies: Cell::new(0),
             transactions: Cell::new(0),
             messages: Cell::new(0),
@@ -112,7 +102,7 @@ impl Account {
         &self.metrics
     }
 
-    pub(super) fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> SessionId {
         self.id
     }
 
@@ -153,104 +143,129 @@ impl Account {
     }
 
     /// Closes the record.
-    pub(super) fn close(&self, session: &Session, ending: &Ending) {
+    pub(super) fn close(&self, ending: &Ending) {
         let lasted = self.opened.elapsed();
         self.metrics.session_closed(self.listener, lasted);
+        if let Ending::Lost(error) = ending {
+            tracing::debug!(session = %self.id, %error, "connection lost");
+        }
+        if let Ending::Handshake(error) = ending {
+            tracing::info!(session = %self.id, peer = %self.peer, %error, "handshake failed");
+        }
         let facts = self.facts.borrow();
-        let facts = facts.as_deref();
-        let client = facts.and_then(|facts| facts.client_certificate.as_ref());
-        tracing::info!(
-            session = self.id,
-            listener = self.listener.label(),
-            peer = %self.peer,
-            local = %self.local,
-            tls = facts.map(|facts| facts.version),
-            cipher = facts.map(|facts| &*facts.cipher),
-            group = facts.and_then(|facts| facts.group.as_deref()),
-            resumed = facts.map(|facts| facts.resumed),
-            sni = facts.and_then(|facts| facts.server_name.as_deref()),
-            client_subject = client.map(|client| &*client.subject),
-            client_names = client.map(|client| client.names.join(" ")),
-            helo = session.greeted_as(),
-            user = session.authenticated(),
-            replies = self.replies.get(),
-            transactions = self.transactions.get(),
-            messages = self.messages.get(),
-            auth_failures = self.auth_failures.get(),
-            octets_in = self.octets_received.get(),
-            octets_out = self.octets_sent.get(),
-            seconds = lasted.as_secs_f64(),
-            end = %ending,
-            "session"
-        );
+        events::session(&events::Session {
+            id: self.id,
+            listener: self.listener,
+            peer: self.peer,
+            local: self.local,
+            tls: facts.as_deref().map(|facts| events::Tls {
+                version: facts.version,
+                cipher: &facts.cipher,
+                group: facts.group.as_deref(),
+                resumed: facts.resumed,
+                server_name: facts.server_name.as_deref(),
+                client: facts
+                    .client_certificate
+                    .as_ref()
+                    .map(|client| events::Client {
+                        subject: &client.subject,
+                        names: &client.names,
+                        trusted: client.verification == Verification::Trusted,
+                    }),
+            }),
+            greeted_as: self.greeted_as.borrow().as_deref(),
+            authenticated: self.authenticated.borrow().as_deref(),
+            messages: self.messages.get().into(),
+            commands: self.replies.get().into(),
+            octets_in: self.octets_received.get(),
+            octets_out: self.octets_sent.get(),
+            ended: self.end(ending),
+            lasted,
+        });
+    }
+
+    fn end(&self, ending: &Ending) -> SessionEnd {
+        match ending {
+            Ending::Said if self.ended_by_quit() => SessionEnd::Quit,
+            Ending::Said => match self.last_refusal.get() {
+                Some(Refusal::TooManyErrors) => SessionEnd::TooManyErrors,
+                Some(Refusal::Timeout) => SessionEnd::TimedOut,
+                _ => SessionEnd::Draining,
+            },
+            Ending::PeerClosed => SessionEnd::Closed,
+            Ending::Lost(_) => SessionEnd::Broken,
+            Ending::Expired => SessionEnd::TimedOut,
+            Ending::Drained => SessionEnd::Draining,
+            Ending::Injected => SessionEnd::Injection,
+            Ending::NoTls => SessionEnd::Failed,
+            Ending::Handshake(_) => SessionEnd::HandshakeFailed,
+        }
     }
 }
 
 impl Witness for Account {
     fn replied(&self, verb: Verb, code: u16, refusal: Option<Refusal>) {
         self.last_reply.set((verb, code));
+        self.last_refusal.set(refusal);
         self.replies.set(self.replies.get() + 1);
         self.metrics.replied(verb, code);
         if let Some(refusal) = refusal {
             self.metrics.refused(refusal);
-            tracing::debug!(
-                session = self.id,
-                verb = verb.label(),
-                code,
-                reason = refusal.label(),
-                "refused"
-            );
+            let (verb, reason) = (verb.label(), refusal.label());
+            tracing::debug!(session = %self.id, verb, code, reason, "refused");
         }
     }
 
     fn transaction(&self, record: &TransactionRecord<'_>) {
         self.transactions.set(self.transactions.get() + 1);
         let envelope = record.envelope;
-        let (queue_id, reply, end) = match record.outcome {
-            Outcome::Accepted(queue_id) => (Some(queue_id), Some(250), TransactionEnd::Accepted),
-            Outcome::Refused(code) => (None, Some(code), TransactionEnd::Refused),
-            Outcome::Abandoned => (None, None, TransactionEnd::Abandoned),
+        let (outcome, end) = match record.outcome {
+            Outcome::Accepted(queue_id) => {
+                self.messages.set(self.messages.get() + 1);
+                let recipients = u64::try_from(envelope.recipients.len()).unwrap_or(u64::MAX);
+                self.metrics.message_accepted(record.octets, recipients);
+                (
+                    TransactionOutcome::Accepted { queue_id },
+                    TransactionEnd::Accepted,
+                )
+            }
+            Outcome::Refused(code) => (
+                TransactionOutcome::Refused { code },
+                TransactionEnd::Refused,
+            ),
+            Outcome::Abandoned => (TransactionOutcome::Abandoned, TransactionEnd::Abandoned),
         };
         self.metrics.transaction(end);
-        if end == TransactionEnd::Accepted {
-            self.messages.set(self.messages.get() + 1);
-            let recipients = u64::try_from(envelope.recipients.len()).unwrap_or(u64::MAX);
-            self.metrics.message_accepted(record.octets, recipients);
-        }
-        let shown = envelope.recipients.iter().take(RECIPIENTS_SHOWN_MAX);
-        let to: Vec<&str> = shown.map(|recipient| &*recipient.as_given).collect();
-        tracing::info!(
-            session = self.id,
-            transaction = self.transactions.get(),
-            queue_id,
-            from = envelope.reverse_path.as_deref().unwrap_or(""),
-            recipients = envelope.recipients.len(),
-            to = to.join(" "),
-            octets = record.octets,
-            reply,
-            outcome = end.label(),
-            seconds = record
-                .ended
-                .saturating_duration_since(record.started)
-                .as_secs_f64(),
-            "transaction"
-        );
+        let transaction = events::Transaction {
+            session: self.id,
+            number: self.transactions.get().into(),
+            from: envelope.reverse_path.as_deref().unwrap_or(""),
+            octets: record.octets,
+            outcome,
+            lasted: record.ended.saturating_duration_since(record.started),
+        };
+        let recipients = envelope
+            .recipients
+            .iter()
+            .map(|recipient| &*recipient.as_given);
+        events::transaction(&transaction, recipients);
     }
 
     fn ended(&self, refusal: Refusal) {
         self.metrics.refused(refusal);
-        tracing::warn!(
-            session = self.id,
-            peer = %self.peer,
-            reason = refusal.label(),
-            "session ended"
-        );
+        let reason = refusal.label();
+        tracing::warn!(session = %self.id, peer = %self.peer, reason, "session ended");
+    }
+
+    fn greeted(&self, name: &str) {
+        *self.greeted_as.borrow_mut() = Some(name.into());
+    }
+
+    fn authenticated(&self, name: &str) {
+        *self.authenticated.borrow_mut() = Some(name.into());
     }
 }
 
 /// How late the answer to the first wrong password comes; the next ones come later by as much.
 const AUTH_FAILURE_DELAY: Duration = Duration::from_millis(500);
 const AUTH_FAILURE_DELAY_MAX: Duration = Duration::from_secs(5);
-
-/// Recipients that a line of the log names; their number it always tells.
-const RECIPIENTS_SHOWN_MAX: usize = 5;

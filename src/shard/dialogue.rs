@@ -159,14 +159,14 @@ impl Dialogue {
                     Ok(()) => self.pump(),
                     Err(ending) => Err(ending),
                 },
-                Ok(Effect::Verify(credentials)) => match Box::pin(self.verify(credentials)).await {
-                    Effect::Input => self.pump(),
-                    other => Ok(other),
-                },
-                Ok(Effect::Commit(message)) => match Box::pin(self.commit(message)).await {
-                    Effect::Input => self.pump(),
-                    other => Ok(other),
-                },
+                Ok(Effect::Verify(credentials)) => {
+                    Box::pin(self.verify(credentials)).await;
+                    self.pump()
+                }
+                Ok(Effect::Commit(message)) => {
+                    Box::pin(self.commit(message)).await;
+                    self.pump()
+                }
                 Ok(Effect::Close) => return Ending::Said,
                 Err(ending) => return ending,
             };
@@ -225,10 +225,7 @@ impl Dialogue {
     /// Runs the session over octets that arrived. The buffer goes back on return.
     fn take_in(&mut self, buffer: ReceiveBuffer) -> Result<Effect, Ending> {
         match &mut self.channel {
-            Wire::Clear => match self.digest(&buffer) {
-                Effect::Input => Ok(Effect::Input),
-                effect => Ok(effect),
-            },
+            Wire::Clear => Ok(self.digest(&buffer)),
             Wire::Tls(connection) => {
                 connection.receive(&buffer);
                 drop(buffer);
@@ -359,9 +356,11 @@ impl Dialogue {
             .set_deadline(started + self.shard.common.handshake_timeout);
         let later = greeting.clone();
         let connection = match self.shard.contexts.load().as_ref() {
-            None => return Err(Ending::NoKey),
-            Some(contexts) => tls::Connection::accept(contexts, greeting)
-                .map_err(|error| Ending::Lost(io::Error::other(error)))?,
+            None => return Err(Ending::NoTls),
+            Some(contexts) => tls::Connection::accept(contexts, greeting).map_err(|error| {
+                tracing::error!(session = %self.account.id(), %error, "no TLS for a session");
+                Ending::NoTls
+            })?,
         };
         let mut connection = Box::new(connection);
         let greeting_sent = loop {
@@ -445,7 +444,7 @@ impl Dialogue {
     }
 
     /// Has credentials checked off the shard's thread. A failure is answered late, and later each time.
-    async fn verify(&mut self, credentials: Credentials) -> Effect {
+    async fn verify(&mut self, credentials: Credentials) {
         self.watched.set_deadline(Instant::now() + EFFECT_MAX);
         let common = &self.shard.common;
         let users = common.users.load_full();
@@ -468,11 +467,11 @@ impl Dialogue {
         if verdict == Verdict::Refused {
             tokio::time::sleep(self.account.auth_failed()).await;
         }
-        self.tell(|session, now, out| session.verified(now, verdict, out))
+        self.tell(|session, now, out| session.verified(now, verdict, out));
     }
 
     /// Has a message made safe.
-    async fn commit(&mut self, message: Box<Message>) -> Effect {
+    async fn commit(&mut self, message: Box<Message>) {
         let started = Instant::now();
         self.watched.set_deadline(started + EFFECT_MAX);
         let outcome = self.shard.delivery.deliver(&message).await;
@@ -480,16 +479,16 @@ impl Dialogue {
         self.account.metrics().commit(started.elapsed());
         match outcome {
             Ok(queue_id) => {
-                self.tell(|session, now, out| session.committed(now, Ok(&queue_id), out))
+                self.tell(|session, now, out| session.committed(now, Ok(&queue_id), out));
             }
             Err(error) => {
-                tracing::error!(session = self.account.id(), %error, "message not delivered");
+                tracing::error!(session = %self.account.id(), %error, "message not delivered");
                 let failure = if error.is_exhaustion() {
                     CommitFailure::NoSpace
                 } else {
                     CommitFailure::Failed
                 };
-                self.tell(|session, now, out| session.committed(now, Err(failure), out))
+                self.tell(|session, now, out| session.committed(now, Err(failure), out));
             }
         }
     }
@@ -498,10 +497,8 @@ impl Dialogue {
     async fn finish(mut self, ending: Ending) {
         self.tell(|session, now, out| session.lost(now, out));
         self.watched.set_deadline(Instant::now() + LAST_WORDS_MAX);
-        if ending.can_speak() {
-            if self.flush_last().await.is_ok() && !self.account.ended_by_quit() {
-                self.linger().await;
-            }
+        if ending.can_speak() && self.flush_last().await.is_ok() && self.peer_may_be_writing() {
+            self.linger().await;
         }
         self.replies = Vec::new();
         if self.sending.is_some() {
@@ -510,7 +507,7 @@ impl Dialogue {
             let _ = self.sent().await;
         }
         self.shard.watch.remove(&self.watched);
-        self.account.close(&self.session, &ending);
+        self.account.close(&ending);
         // Close: nothing is in flight, so dropping the last share of the socket does it.
     }
 
@@ -522,6 +519,12 @@ impl Dialogue {
         }
         self.start_sending().await?;
         self.sent().await
+    }
+
+    /// Whether octets may still come: not after QUIT in clear, when the peer only waits for our end; inside TLS
+    /// its close_notify is due.
+    fn peer_may_be_writing(&self) -> bool {
+        !self.account.ended_by_quit() || matches!(self.channel, Wire::Tls(_))
     }
 
     /// Waits, for a while, until the peer has seen the end: closing with octets unread would reset the

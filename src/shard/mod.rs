@@ -22,6 +22,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{oneshot, watch as channel};
 
 use crate::auth::{Users, Verifier};
+use crate::control::events::SessionId;
 use crate::control::log;
 use crate::control::metrics::{self, ShardMetrics};
 use crate::deliver::{Delivery, DeliverySettings};
@@ -277,11 +278,11 @@ impl Shard {
         }
     }
 
-    /// The number of a new session, unique in the process: the shard is in the low bits.
-    fn next_session(&self) -> u64 {
+    /// The name of a new session.
+    fn next_session(&self) -> SessionId {
         let begun = self.sessions_begun.get() + 1;
         self.sessions_begun.set(begun);
-        (begun << 8) | (u64::try_from(self.number).unwrap_or(0) & 0xff)
+        SessionId::new(u16::try_from(self.number).unwrap_or(u16::MAX), begun)
     }
 }
 

@@ -212,6 +212,12 @@ pub trait Witness {
 
     /// The session was ended without a reply ([`Refusal::Injection`]).
     fn ended(&self, refusal: Refusal);
+
+    /// The peer gave itself this name, in EHLO or HELO.
+    fn greeted(&self, _name: &str) {}
+
+    /// AUTH proved this name.
+    fn authenticated(&self, _name: &str) {}
 }
 
 /// A transaction that has ended.
@@ -324,6 +330,16 @@ impl<'w> Output<'w> {
         self.witness.ended(refusal);
     }
 
+    /// Passes the peer's name for itself on to the witness.
+    pub fn greeted(&self, name: &str) {
+        self.witness.greeted(name);
+    }
+
+    /// Passes the name that AUTH proved on to the witness.
+    pub fn authenticated(&self, name: &str) {
+        self.witness.authenticated(name);
+    }
+
     fn push_code(&mut self, code: u16, mark: u8) {
         debug_assert!(
             (200..600).contains(&code),
@@ -432,7 +448,7 @@ mod tests {
 
     #[test]
     fn refusals_know_their_place() {
-        for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
+        for (index, refusal) in Refusal::ALL.iter().enumerate() {
             assert_eq!(refusal.index(), index, "{refusal:?}");
         }
     }

@@ -375,6 +375,7 @@ impl Session {
                 let authenticated = match verdict {
                     Verdict::Accepted => {
                         out.reply(Verb::Auth, replies::AUTHENTICATED);
+                        out.authenticated(&name);
                         Some(name)
                     }
                     Verdict::Refused => {
@@ -563,18 +564,8 @@ impl Session {
     }
 
     /// The TLS layer, if the channel has one.
-    pub fn security(&self) -> Option<&Security> {
+    fn security(&self) -> Option<&Security> {
         self.security.as_deref()
-    }
-
-    /// The name AUTH proved, if any, for the log.
-    pub fn authenticated(&self) -> Option<&str> {
-        self.peer().and_then(|peer| peer.authenticated.as_deref())
-    }
-
-    /// What the peer called itself, if it did, for the log.
-    pub fn greeted_as(&self) -> Option<&str> {
-        self.peer().map(|peer| &*peer.greeted_as)
     }
 
     /// Runs a command.
@@ -815,12 +806,14 @@ impl Session {
                 &settings.limits.recipients_max.to_string(),
             ]);
         });
+        out.greeted(name);
         State::Commands(Stage::Idle(Peer::new(name, Greeting::Ehlo, before)))
     }
 
     /// HELO (RFC 5321 §4.1.1.1).
     fn helo(&mut self, name: &str, before: Option<Peer>, out: &mut Output<'_>) -> State {
         out.reply_with(Verb::Helo, replies::HELO, &self.settings.hostname, "");
+        out.greeted(name);
         State::Commands(Stage::Idle(Peer::new(name, Greeting::Helo, before)))
     }
 
@@ -1160,18 +1153,6 @@ impl Session {
             | State::Committing(_)
             | State::Securing
             | State::Closing => {}
-        }
-    }
-
-    fn peer(&self) -> Option<&Peer> {
-        match &self.state {
-            State::Commands(stage) | State::SkippingChunk(stage, ..) => stage.peer(),
-            State::Authenticating(peer, _)
-            | State::Verifying(peer, _)
-            | State::Receiving(peer, ..)
-            | State::ReceivingChunk(peer, ..) => Some(peer),
-            State::Committing(committing) => Some(&committing.peer),
-            State::Connected | State::Securing | State::Closing => None,
         }
     }
 
