@@ -1,5 +1,5 @@
 //! Plays every dialogue of `tests/transcripts`: against the session alone, whole, octet by octet, at
-//! random cuts and sent ahead, in clear and inside TLS.
+//! random cuts and sent ahead, in clear and inside TLS; and against the real server over sockets.
 //!
 //! The replies must be those of the transcript, and the same to the octet however its lines were
 //! cut. `RINGPOST_TRANSCRIPT_SEED` sets the random cuts; a failure prints the seed it had.
@@ -21,13 +21,18 @@ mod transcript_match;
 #[allow(dead_code, reason = "the fuzzer uses the rest")]
 #[path = "support/transcript_play.rs"]
 mod transcript_play;
+#[path = "support/transcript_sockets.rs"]
+mod transcript_sockets;
 
 use std::env;
 use std::path::Path;
+use std::sync::Mutex;
+use std::thread;
 use std::time::Instant;
 
 use transcript::{Kind, Transcript, Way};
 use transcript_play::{Cutting, Fault, play, shortened};
+use transcript_sockets::{Flags, Server};
 
 /// The transcripts to be played.
 fn chosen() -> Vec<Transcript> {
@@ -77,6 +82,62 @@ fn the_session_alone_keeps_every_dialogue() {
         faults.len(),
         faults.join("\n")
     );
+}
+
+#[test]
+fn the_server_keeps_every_dialogue_over_sockets() {
+    let groups = Mutex::new(transcript_sockets::by_flags(chosen()));
+    let faults = Mutex::new(Vec::new());
+    // Servers mostly wait for their clients, and those for them.
+    const SERVERS_AT_ONCE: usize = 6;
+    thread::scope(|scope| {
+        for _ in 0..SERVERS_AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some((flags, transcripts)) = groups.lock().unwrap().pop() else {
+                        return;
+                    };
+                    let found = keeps_over_sockets(&flags, &transcripts);
+                    faults.lock().unwrap().extend(found);
+                }
+            });
+        }
+    });
+    let faults = faults.into_inner().unwrap();
+    assert!(
+        faults.is_empty(),
+        "{} faults:\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
+}
+
+/// Plays transcripts of the same flags against one server, each in all its ways.
+fn keeps_over_sockets(flags: &Flags, transcripts: &[Transcript]) -> Vec<String> {
+    let mut server = match Server::start(flags) {
+        Ok(server) => server,
+        Err(fault) => return vec![format!("{}: {fault}", transcripts[0].name())],
+    };
+    let mut faults = Vec::new();
+    for transcript in transcripts {
+        for way in transcript.ways() {
+            for is_pipelined in [false, true] {
+                if let Err(Fault { line, text }) = server.play(transcript, *way, is_pipelined) {
+                    faults.push(format!(
+                        "{}:{line}: over sockets, {way:?}{}: {text}\n{}",
+                        transcript.path.display(),
+                        if is_pipelined { ", sent ahead" } else { "" },
+                        server.log()
+                    ));
+                }
+            }
+        }
+        if !server.is_running() {
+            faults.push(format!("the server is gone:\n{}", server.log()));
+            break;
+        }
+    }
+    faults
 }
 
 /// A player that lets everything pass proves nothing.

@@ -337,6 +337,9 @@ impl<O: Outside> Line<O> {
                         if !self.session.is_closing() {
                             return Err(String::from("Close, and not closing"));
                         }
+                        if !input.is_empty() {
+                            return Err(String::from("Close, and input left to be run"));
+                        }
                         return Ok(());
                     }
                 }
