@@ -14,7 +14,7 @@
 //! It does not know time: a handshake's deadline is the caller's.
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{Error, ErrorCode, ShutdownState, SslRef, SslStream};
+use openssl::ssl::{Error, ErrorCode, ShutdownState, SslRef, SslStream, SslVersion};
 use openssl::x509::X509VerifyResult;
 
 use super::context::{ClientCert, ServerContexts, TlsError};
@@ -145,12 +145,17 @@ impl Connection {
                     // is allowed, so there is none to read, and it comes back when our flight is written.
                     self.stream.read_early_data(&mut [0]).map(|_octets| ())
                 };
-                if self.stream.ssl().is_init_finished() {
+                let ssl = self.stream.ssl();
+                if ssl.is_init_finished() {
                     // TLS 1.2: the whole handshake is over, and there was no such moment in it.
                     self.stage = Stage::Handshaking(GreetingSent::No);
                     return Ok(());
                 }
-                if !has_sent_finished(self.stream.ssl()) {
+                // In a resumption TLS 1.2 has our Finished first as well, but takes no plaintext there; it
+                // has to end by this same call, or OpenSSL refuses to read.
+                let may_greet =
+                    has_sent_finished(ssl) && ssl.version2() == Some(SslVersion::TLS1_3);
+                if !may_greet {
                     // Either the client's flight is not complete, or ours was a HelloRetryRequest: then
                     // no key is agreed yet, and what is written now would leave in clear.
                     *retried |= stopped.is_ok();

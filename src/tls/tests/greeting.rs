@@ -81,6 +81,23 @@ fn works_with_resumption_and_brings_one_ticket_each_time() {
     }
 }
 
+/// There our Finished precedes the client's too, but nothing may be written between them.
+#[test]
+fn stays_with_the_caller_in_a_tls_1_2_resumption() {
+    let server = server(&TlsSettings::default());
+    let client = Client::version(SslVersion::TLS1_2);
+    let ticket = client.full(&server).pop();
+    let mut dialogue = client.connect_greeted(&server, ticket, Some(GREETING));
+    assert!(dialogue.facts().resumed);
+    assert_eq!(dialogue.greeting_sent(), GreetingSent::No);
+    assert_eq!(dialogue.received, b"");
+    dialogue.client.ssl_write(b"EHLO x\r\n").unwrap();
+    dialogue.round();
+    let mut plaintext = [0; 64];
+    let read = dialogue.server.read(&mut plaintext);
+    assert!(matches!(read, crate::tls::Read::Octets(8)), "{read:?}");
+}
+
 #[test]
 fn a_client_without_the_required_certificate_gets_none() {
     let settings = TlsSettings {
