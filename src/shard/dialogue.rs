@@ -142,7 +142,9 @@ impl Dialogue {
 
     /// The dialogue, from behind the greeting to its end.
     async fn talk(&mut self) -> Ending {
-        let mut effect = Ok(Effect::Input);
+        // An early-greeted client's first commands ride behind its Finished, so they are inside TLS's
+        // buffer already.
+        let mut effect = self.pump();
         loop {
             effect = match effect {
                 Ok(Effect::Input) if self.session.is_closing() => return Ending::Said,
