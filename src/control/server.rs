@@ -90,7 +90,7 @@ pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
 
     let logging =
         log::init(config.log_format, config.log_level).map_err(process("start logging"))?;
-    for warning in config.warnings().iter().chain(&loaded.warnings) {
+    for warning in &loaded.warnings {
         tracing::warn!(flag = warning.flag, text = warning.text, "check");
     }
     let sessions_max = u64::try_from(config.sessions_max).unwrap_or(u64::MAX);

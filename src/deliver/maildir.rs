@@ -235,7 +235,7 @@ mod tests {
             ("the directory above", "..", "mx.test/%2E."),
             ("a hidden file", ".bashrc", "mx.test/%2Ebashrc"),
             ("dots within", "first.last", "mx.test/first.last"),
-            ("a percent sign", "a%2Fb", "mx.test/a%252Fb"),
+            ("a percent sign", "a%b", "mx.test/a%25b"),
             ("a tag", "user+tag", "mx.test/user+tag"),
             ("a space", "a b", "mx.test/a%20b"),
             ("NUL and DEL", "\u{0}\u{7f}", "mx.test/%00%7F"),
