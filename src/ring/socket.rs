@@ -139,23 +139,19 @@ impl Socket {
         buffers.returned().await;
     }
 
-    /// Sends all of `octets`, and gives the vector back for reuse. The octets leave even if the future is
-    /// not polled; it is to be awaited for the outcome.
+    /// Sends all of `octets`, at once or by an operation that is then to be awaited.
     ///
-    /// Tried at once, outside the ring: a reply fits into the socket's buffer nearly always, and a completion
-    /// for it would only wake the shard to learn what is known already (a tenth of the CPU a message). What
-    /// does not fit goes by way of the ring.
-    pub fn send(&self, octets: Vec<u8>) -> Sending {
+    /// A reply fits into the socket's buffer nearly always, and a completion for it would only wake the shard
+    /// to learn what is known already. What does not fit goes by way of the ring.
+    pub fn send(&self, octets: Vec<u8>) -> Sent {
         let at_once = self.socket(|socket| {
             socket.send_with_flags(&octets, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
         });
         let sent = match at_once {
-            Ok(sent) if sent == octets.len() => {
-                return Sending(SendState::Done(Some((octets, Ok(())))));
-            }
+            Ok(sent) if sent == octets.len() => return Sent::AtOnce(octets),
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Sending(SendState::Done(Some((octets, Err(error))))),
+            Err(error) => return Sent::Failed(error),
         };
         let rest = octets.get(sent..).unwrap_or_default();
         let length = u32::try_from(rest.len()).unwrap_or(u32::MAX);
@@ -165,7 +161,10 @@ impl Socket {
             .build();
         // SAFETY: the pointer leads into the vector's heap memory; the operation owns it and the descriptor.
         let flight = unsafe { op::submit((self.descriptor.clone(), octets), entry) };
-        Sending(SendState::InFlight(flight, length))
+        Sent::InFlight(Sending {
+            flight,
+            rest: length,
+        })
     }
 
     /// Tells the peer that nothing more will come.
@@ -228,37 +227,35 @@ impl Future for Receiving {
     }
 }
 
-/// A send; resolves to the vector and whether all of it left.
-pub struct Sending(SendState);
+/// What became of a send.
+pub enum Sent {
+    /// All of it left; the vector comes back for reuse.
+    AtOnce(Vec<u8>),
+    /// The kernel has it.
+    InFlight(Sending),
+    /// The connection is broken.
+    Failed(io::Error),
+}
 
-enum SendState {
-    /// It is over; `None` once that was told.
-    Done(Option<(Vec<u8>, io::Result<()>)>),
-    /// The kernel has this many octets to send.
-    InFlight(Flight<(Descriptor, Vec<u8>)>, u32),
+/// A send in flight; resolves to the vector and whether all of it left.
+pub struct Sending {
+    flight: Flight<(Descriptor, Vec<u8>)>,
+    rest: u32,
 }
 
 impl Future for Sending {
     type Output = (Vec<u8>, io::Result<()>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            SendState::Done(outcome) => match outcome.take() {
-                Some(outcome) => Poll::Ready(outcome),
-                None => Poll::Pending,
-            },
-            SendState::InFlight(flight, octets) => {
-                let octets = *octets;
-                Pin::new(flight).poll(cx).map(|done| {
-                    let outcome = match done.result {
-                        Ok(sent) if sent == octets => Ok(()),
-                        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-                        Err(error) => Err(error),
-                    };
-                    (done.data.1, outcome)
-                })
-            }
-        }
+        let rest = self.rest;
+        Pin::new(&mut self.flight).poll(cx).map(|done| {
+            let outcome = match done.result {
+                Ok(sent) if sent == rest => Ok(()),
+                Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+                Err(error) => Err(error),
+            };
+            (done.data.1, outcome)
+        })
     }
 }
 

@@ -28,7 +28,7 @@ use super::{EarlyGreeting, Shard};
 use crate::control::metrics::{
     AuthOutcome, HandshakeFailure, HandshakeKind, Listener, TlsMeans, TlsVersion,
 };
-use crate::ring::{ReceiveBuffer, Sending, Socket};
+use crate::ring::{ReceiveBuffer, Sending, Sent, Socket};
 use crate::smtp::message::{Message, Security};
 use crate::smtp::reply::Output;
 use crate::smtp::sasl::Credentials;
@@ -74,7 +74,7 @@ impl Dialogue {
         local: SocketAddr,
         listener: Listener,
         admission: Admission,
-    ) -> Dialogue {
+    ) -> Box<Dialogue> {
         let now = Instant::now();
         let channel = match listener {
             Listener::Tcp => Channel::Clear,
@@ -96,7 +96,7 @@ impl Dialogue {
         let watched = shard.watch.add(socket, session.deadline());
         let id = shard.next_session();
         let account = Account::open(Rc::clone(&shard.metrics), id, listener, peer, local, now);
-        Dialogue {
+        Box::new(Dialogue {
             shard,
             watched,
             account,
@@ -107,16 +107,17 @@ impl Dialogue {
             sending: None,
             drain: DrainNotice::Due,
             _admission: admission,
-        }
+        })
     }
 
-    /// Runs the session to its end.
-    pub(super) async fn run(mut self) {
-        let ending = match self.open().await {
+    /// Runs the session to its end. Boxed: a future keeps an argument twice, as given and as moved.
+    pub(super) async fn run(mut self: Box<Self>) {
+        // Only what an idle session waits in lies in its task; the rest is boxed for as long as it takes.
+        let ending = match Box::pin(self.open()).await {
             Ok(()) => self.talk().await,
             Err(ending) => ending,
         };
-        self.finish(ending).await;
+        Box::pin(self.finish(ending)).await;
     }
 
     /// Comes as far as the greeting.
@@ -153,7 +154,7 @@ impl Dialogue {
                     Err(ending) => Err(ending),
                 },
                 // The session wants its replies sent before it takes the rest.
-                Ok(Effect::Input) => match self.flush().await {
+                Ok(Effect::Input) => match Box::pin(self.flush()).await {
                     Ok(()) => self.pump(),
                     Err(ending) => Err(ending),
                 },
@@ -199,7 +200,7 @@ impl Dialogue {
                     return Ok(buffer);
                 }
                 Ok(None) => return Err(Ending::PeerClosed),
-                Err(error) => self.retry_receive(error).await?,
+                Err(error) => Box::pin(self.retry_receive(error)).await?,
             }
         }
     }
@@ -306,8 +307,17 @@ impl Dialogue {
             return Ok(());
         }
         self.sent().await?;
+        self.send(octets)
+    }
+
+    /// Sends octets behind which nothing else is on its way.
+    fn send(&mut self, octets: Vec<u8>) -> Result<(), Ending> {
         self.account.sent(octets.len());
-        self.sending = Some(self.watched.socket().send(octets));
+        match self.watched.socket().send(octets) {
+            Sent::AtOnce(octets) => self.shard.give_vector(octets),
+            Sent::InFlight(sending) => self.sending = Some(sending),
+            Sent::Failed(error) => return Err(Ending::Lost(error)),
+        }
         Ok(())
     }
 
@@ -410,9 +420,7 @@ impl Dialogue {
     async fn send_handshake(&mut self, connection: &mut tls::Connection) -> Result<(), Ending> {
         if connection.has_outbound() {
             self.sent().await?;
-            let octets = connection.outbound();
-            self.account.sent(octets.len());
-            self.sending = Some(self.watched.socket().send(octets));
+            return self.send(connection.outbound());
         }
         Ok(())
     }
@@ -440,7 +448,7 @@ impl Dialogue {
                         .handshake_failed(HandshakeFailure::Lost);
                     return Err(Ending::PeerClosed);
                 }
-                Err(error) => self.retry_receive(error).await?,
+                Err(error) => Box::pin(self.retry_receive(error)).await?,
             }
         }
     }
@@ -496,7 +504,7 @@ impl Dialogue {
     }
 
     /// Says the rest, then terminates, joins what is in flight, and closes.
-    async fn finish(mut self, ending: Ending) {
+    async fn finish(&mut self, ending: Ending) {
         self.tell(|session, now, out| session.lost(now, out));
         self.watched.set_deadline(Instant::now() + LAST_WORDS_MAX);
         if ending.can_speak() && self.flush_last().await.is_ok() && self.peer_may_be_writing() {
@@ -510,7 +518,7 @@ impl Dialogue {
         }
         self.shard.watch.remove(&self.watched);
         self.account.close(&ending);
-        // Close: nothing is in flight, so dropping the last share of the socket does it.
+        // Close: nothing is in flight, so the last share of the socket, which goes with us, does it.
     }
 
     async fn flush_last(&mut self) -> Result<(), Ending> {
@@ -540,7 +548,7 @@ impl Dialogue {
                 Ok(Some(buffer)) => octets += buffer.len(),
                 Ok(None) => return,
                 Err(error) => {
-                    if self.retry_receive(error).await.is_err() {
+                    if Box::pin(self.retry_receive(error)).await.is_err() {
                         return;
                     }
                 }

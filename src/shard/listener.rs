@@ -16,7 +16,7 @@ use super::Shard;
 use super::dialogue::Dialogue;
 use super::limits::Refused;
 use crate::control::metrics::{ConnectionRefusal, Listener as Kind};
-use crate::ring::{Accepted, Listener, Socket};
+use crate::ring::{Accepted, Listener, Sent, Socket};
 
 /// Accepts armed on each listener of a shard: enough that a burst finds one, each costs a task.
 pub(super) const ACCEPTS_ARMED: usize = 8;
@@ -111,7 +111,9 @@ fn listener_or_socket_address(listener: &Listener, socket: &Socket) -> std::net:
 async fn turn_away(socket: Socket, octets: Vec<u8>) {
     if !octets.is_empty() {
         // A fresh connection's send buffer takes one line at once, whoever reads it.
-        let _ = socket.send(octets).await;
+        if let Sent::InFlight(sending) = socket.send(octets) {
+            let _ = sending.await;
+        }
     }
 }
 
