@@ -209,6 +209,14 @@ impl Transcript {
         }
     }
 
+    /// Whether some reply line is expected that begins with this.
+    pub(crate) fn expects(&self, beginning: &str) -> bool {
+        self.items.iter().any(|item| match &item.kind {
+            Kind::Reply { pattern, .. } => pattern.starts_with(beginning),
+            _ => false,
+        })
+    }
+
     /// All that the client sends, in order.
     pub(crate) fn client_octets(&self) -> Vec<u8> {
         let mut octets = Vec::new();

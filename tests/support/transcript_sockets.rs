@@ -20,10 +20,12 @@ use ringpost::smtp::server::StartTls;
 
 use super::transcript::{Kind, Mail, Transcript, Way, Wishes};
 use super::transcript_match::{LastReply, Replies};
-use super::transcript_play::{Fault, HOSTNAME, is_reply, shortened};
+use super::transcript_play::{Fault, HOSTNAME, is_reply, piece_octets, shortened};
 
 /// How long a reply, a file, or a server's start may take on a slow machine under load.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+const TRANSCRIPTS_A_SERVER: usize = 8;
 
 const TCP_PORT: u16 = 2525;
 const TLS_PORT: u16 = 4650;
@@ -41,7 +43,8 @@ pub(crate) fn is_playable(transcript: &Transcript) -> bool {
             .any(|item| matches!(item.kind, Kind::Expire | Kind::Drain))
 }
 
-/// Transcripts by the flags they need.
+/// Transcripts by the flags they need; many that need the same go to several servers, so that none
+/// keeps all others waiting.
 pub(crate) fn by_flags(transcripts: Vec<Transcript>) -> Vec<(Flags, Vec<Transcript>)> {
     let mut groups: BTreeMap<Flags, Vec<Transcript>> = BTreeMap::new();
     for transcript in transcripts.into_iter().filter(is_playable) {
@@ -50,7 +53,16 @@ pub(crate) fn by_flags(transcripts: Vec<Transcript>) -> Vec<(Flags, Vec<Transcri
             .or_default()
             .push(transcript);
     }
-    groups.into_iter().collect()
+    let mut parts = Vec::new();
+    for (flags, transcripts) in groups {
+        let servers = transcripts.len().div_ceil(TRANSCRIPTS_A_SERVER);
+        for first in 0..servers {
+            // Every so many of them: neighbours by name are alike in how long they take.
+            let part = transcripts.iter().skip(first).step_by(servers).cloned();
+            parts.push((flags.clone(), part.collect()));
+        }
+    }
+    parts
 }
 
 /// What a server is started with, besides its directories and addresses.
@@ -111,6 +123,20 @@ impl Flags {
         }
     }
 }
+
+/// How the client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// What stands between two replies, in one call.
+    Turns,
+    /// The same in pieces of random length, each its own segment or TLS record.
+    Pieces(u64),
+    /// All before it reads a reply, as far as handshakes let it.
+    Ahead,
+}
+
+/// More in pieces takes longer than it shows.
+const PIECES_OCTETS_MAX: usize = 10_000;
 
 /// A server under way; killed when dropped.
 pub(crate) struct Server {
@@ -194,14 +220,9 @@ impl Server {
         self.process.try_wait().unwrap().is_none()
     }
 
-    /// Plays a transcript; `is_pipelined`: all that the client says before it reads a reply, as
-    /// far as handshakes let it.
-    pub(crate) fn play(
-        &self,
-        transcript: &Transcript,
-        way: Way,
-        is_pipelined: bool,
-    ) -> Result<(), Fault> {
+    /// Plays a transcript.
+    pub(crate) fn play(&self, transcript: &Transcript, way: Way, pace: Pace) -> Result<(), Fault> {
+        let is_pipelined = pace == Pace::Ahead;
         let fault_at = |line: usize| move |text: String| Fault { line, text };
         let first = &transcript.items[0];
         let mut peer = self.connect(way).map_err(fault_at(first.line))?;
@@ -254,7 +275,7 @@ impl Server {
                             items.next();
                         }
                     }
-                    peer.send(&piece);
+                    peer.send_at(pace, &piece);
                 }
                 Kind::Handshake => {
                     sent_ahead = false;
@@ -309,6 +330,15 @@ impl Server {
                 files.push(fs::read(&path).map_err(|error| error.to_string())?);
                 fs::remove_file(&path).map_err(|error| error.to_string())?;
             }
+            if let Some(file) = files
+                .iter()
+                .find(|file| !mails.iter().any(|mail| is_copy(file, mail)))
+            {
+                return Err(format!(
+                    "delivered, and no MAIL says so: {}",
+                    shortened(file)
+                ));
+            }
             let missing = mails.iter().find(|mail| {
                 let mut recipients = mail.recipients.clone();
                 recipients.sort();
@@ -327,15 +357,6 @@ impl Server {
                 }
                 Some(_) => thread::sleep(Duration::from_millis(10)),
             }
-        }
-        if let Some(file) = files
-            .iter()
-            .find(|file| !mails.iter().any(|mail| is_copy(file, mail)))
-        {
-            return Err(format!(
-                "delivered, and no MAIL says so: {}",
-                shortened(file)
-            ));
         }
         if files.len() > wanted_max {
             return Err(format!("{} files for {wanted_max} recipients", files.len()));
@@ -479,6 +500,21 @@ impl Peer {
             Some(Stream::Tls(stream)) => stream.write_all(octets),
             None => Ok(()),
         };
+    }
+
+    fn send_at(&mut self, pace: Pace, octets: &[u8]) {
+        match pace {
+            Pace::Pieces(seed) if octets.len() < PIECES_OCTETS_MAX => {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let mut rest = octets;
+                while !rest.is_empty() {
+                    let (piece, behind) = rest.split_at(piece_octets(&mut random, rest.len()));
+                    self.send(piece);
+                    rest = behind;
+                }
+            }
+            Pace::Turns | Pace::Ahead | Pace::Pieces(_) => self.send(octets),
+        }
     }
 
     fn handshake(&mut self) -> Result<(), String> {
