@@ -337,7 +337,14 @@ impl<O: Outside> Line<O> {
                         if !self.session.is_closing() {
                             return Err(String::from("Close, and not closing"));
                         }
+                        // Said to `verified` or `committed`, it leaves what nobody will run.
+                        let mut effect = Effect::Close;
                         if !input.is_empty() {
+                            effect = self.with_output(|session, now, out| {
+                                session.receive(now, &mut input, out)
+                            });
+                        }
+                        if !input.is_empty() || !matches!(effect, Effect::Close) {
                             return Err(String::from("Close, and input left to be run"));
                         }
                         return Ok(());
