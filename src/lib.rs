@@ -1,11 +1,40 @@
 //! ringpost: an SMTP edge server on io_uring and OpenSSL.
+//!
+//! A message's way through it, one thread a core and nothing shared on the way:
+//!
+//! ```text
+//!  peer ◀──▶ ring ◀──▶ shard ◀── octets ──▶ tls ── octets ──▶ smtp::server::Session
+//!                        │                                          │
+//!                        └──────────────── Effect ◀─────────────────┘
+//!                             │ Commit      │ Verify      │ Secure, Input, Close
+//!                             ▼             ▼             ▼
+//!                          deliver         auth        tls, ring
+//! ```
+//!
+//! | module | owns | must never know |
+//! |---|---|---|
+//! | [`smtp`] | the protocol core: grammar, sessions, end of data, replies | sockets, files, the clock, any module of ours |
+//! | [`tls`] | OpenSSL: certificates, contexts, ticket keys, TLS over memory | sockets, SMTP |
+//! | [`ring`] | all of io_uring, and the `unsafe` that takes | SMTP, TLS |
+//! | [`auth`] | users, hashes, threads that verify passwords | sessions |
+//! | [`deliver`] | targets, routes, Maildir | sessions |
+//! | [`shard`] | one core: accepts, drives sessions, performs their effects, enforces deadlines | flags, HTTP |
+//! | [`control`] | the process: start, signals, reload, metrics, logs, end | what is said in a session |
+//! | [`config`] | what was asked for, checked, with the files it names | how it was asked |
+//! | [`cli`] | flags, one file a command | everything but [`config`] and what a command calls |
+//!
+//! Arrows of use point down, without circles: `main` → `cli` → `control` → `shard` → `deliver`, `auth` →
+//! `tls`, `ring`, `smtp`. `config` stands beside `control`: it names values of the modules below it.
 
 pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod deliver;
-#[allow(unsafe_code)]
+#[expect(
+    unsafe_code,
+    reason = "memory and descriptors lent to the kernel; the rules are in its doc"
+)]
 pub mod ring;
 pub mod shard;
 pub mod smtp;

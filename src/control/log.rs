@@ -1,7 +1,7 @@
 //! Takes events to standard error without ever making a shard wait.
 //!
 //! ```text
-//!  shard thread:  event ─▶ text ─▶ batch of the thread ── 8 KiB or a tick ──┐
+//!  shard thread:  event ─▶ text ─▶ batch of the thread ─ 32 KiB or a tick ──┐
 //!  other threads: event ─▶ text ─▶ batch of the thread ── at once ──────────┤
 //!                                                      bounded channel ◀────┘
 //!                                                             │ writer thread
@@ -379,13 +379,13 @@ fn log_panic(sink: &Sink, info: &panic::PanicHookInfo<'_>) {
     sink.settle(SETTLE_SECONDS_MAX);
 }
 
-/// A batch goes when it is larger. Some thirty lines: few enough to lose with a power cut, many
-/// enough to make the hand-over cheap.
-const BATCH_OCTETS_MAX: usize = 8 * 1024;
+/// A batch goes when it is larger, and with the tick anyhow. Some hundred lines: each hand-over wakes the
+/// writer, which costs more than all that is done for one line.
+const BATCH_OCTETS_MAX: usize = 32 * 1024;
 
 /// Batches that wait for the writer: 8 MiB of them when shards are busy and nobody reads standard
 /// error.
-const BATCHES_MAX: usize = 1024;
+const BATCHES_MAX: usize = 256;
 
 /// How long a panic or the end of the process waits for standard error.
 const SETTLE_SECONDS_MAX: u64 = 1;

@@ -15,7 +15,7 @@ pub mod context;
 pub mod development;
 pub mod facts;
 pub mod failure;
-#[allow(unsafe_code, reason = "what the openssl crate does not bind")]
+#[expect(unsafe_code, reason = "what the openssl crate does not bind")]
 mod ffi;
 pub mod material;
 #[cfg(test)]
