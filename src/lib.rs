@@ -24,7 +24,8 @@
 //! | [`cli`] | flags, one file a command | everything but [`config`] and what a command calls |
 //!
 //! Arrows of use point down, without circles: `main` → `cli` → `control` → `shard` → `deliver`, `auth` →
-//! `tls`, `ring`, `smtp`. `config` stands beside `control`: it names values of the modules below it.
+//! `tls`, `ring`, `smtp`. `config` stands beside `control`: it names values of the modules below it. Of
+//! `control`, a shard sees what it writes to: `metrics`, `events` and `log`, which use nothing above them.
 
 pub mod auth;
 pub mod cli;

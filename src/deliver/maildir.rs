@@ -170,34 +170,43 @@ impl Prepared {
 }
 
 /// Makes the Maildir and what is missing above it, and syncs every directory that got an entry.
+///
+/// `tmp` comes last, when all else is synced: another message that finds it can rely on the way to `new`,
+/// also while this one still waits for the disk.
 async fn make(root: &Path, directory: &Path, sync: Sync) -> Result<(), MaildirError> {
-    let mut missing = vec![root.to_path_buf()];
-    let mut path = root.to_path_buf();
+    let mut mailbox = root.to_path_buf();
+    let mut made = vec![mailbox.clone()];
     for part in directory {
-        path.push(part);
-        missing.push(path.clone());
+        mailbox.push(part);
+        made.push(mailbox.clone());
     }
-    missing.extend(["tmp", "new", "cur"].map(|name| path.join(name)));
-    for path in &missing {
-        match ring::create_directory(path, DIRECTORY_MODE).await {
-            Ok(()) => {}
-            // Another message may be making the same Maildir now.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(MaildirError::of("make the directory", path)(source)),
-        }
+    for path in &made {
+        create_directory(path).await?;
+    }
+    for name in ["new", "cur"] {
+        create_directory(&mailbox.join(name)).await?;
     }
     if sync == Sync::Yes {
-        sync_directory(&path).await?;
-        for path in missing.iter().rev().skip(3) {
-            if let Some(parent) = path
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty())
-            {
-                sync_directory(parent).await?;
+        sync_directory(&mailbox).await?;
+        for path in made.iter().rev() {
+            match path.parent() {
+                None => {}
+                Some(parent) if parent.as_os_str().is_empty() => {
+                    sync_directory(Path::new(".")).await?;
+                }
+                Some(parent) => sync_directory(parent).await?,
             }
         }
     }
-    Ok(())
+    create_directory(&mailbox.join("tmp")).await
+}
+
+/// Makes a directory; one that is there will do: another message may be making the same Maildir now.
+async fn create_directory(path: &Path) -> Result<(), MaildirError> {
+    match ring::create_directory(path, DIRECTORY_MODE).await {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(MaildirError::of("make the directory", path)),
+    }
 }
 
 async fn sync_directory(path: &Path) -> Result<(), MaildirError> {
