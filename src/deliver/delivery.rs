@@ -1,9 +1,10 @@
 //! Delivers a message to the target of each of its recipients before it is acknowledged.
 //!
-//! All files are written and synced before the first is shown to a reader, so that what fails, fails before
-//! anything was delivered, and a sender who tries again makes no duplicates.
+//! All files are written and synced before the first is shown to a reader, so that what fails, mostly fails
+//! before anything was delivered. What fails later takes back what was shown: the sender will try again, and
+//! nobody is to have the message twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,15 +110,13 @@ impl Delivery {
     /// Which Maildirs get a copy, each once, with the recipient it is for.
     fn copies(&self, message: &Message) -> Vec<Copy<'_>> {
         let mut copies: Vec<Copy<'_>> = Vec::new();
+        let mut seen: HashSet<(&Path, PathBuf)> = HashSet::new();
         for (recipient, whom) in message.envelope.recipients.iter().enumerate() {
             match self.settings.routes.target(&whom.domain) {
                 Target::Discard => {}
                 Target::Maildir(root) => {
                     let directory = maildir::mailbox_directory(whom);
-                    if !copies
-                        .iter()
-                        .any(|copy| copy.root == root && copy.directory == directory)
-                    {
+                    if seen.insert((root, directory.clone())) {
                         copies.push(Copy {
                             root,
                             directory,
@@ -166,7 +165,12 @@ impl Delivery {
             }
         }
         for file in &prepared {
-            file.publish(sync).await?;
+            if let Err(error) = file.publish(sync).await {
+                for file in &prepared {
+                    file.withdraw().await;
+                }
+                return Err(error.into());
+            }
         }
         Ok(())
     }
@@ -182,4 +186,85 @@ struct Copy<'t> {
 fn unix_seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring;
+    use crate::smtp::data::{Budget, MailData};
+    use crate::smtp::envelope::{Body, Envelope, Recipient};
+    use crate::smtp::message::{Origin, Protocol};
+
+    fn delivery(root: &Path) -> Delivery {
+        let settings = DeliverySettings {
+            hostname: "mx.test".into(),
+            routes: Routes::new(Target::Maildir(root.into()), []),
+            durability: Durability::Disk,
+        };
+        Delivery::new(Arc::new(settings), 0)
+    }
+
+    fn message(local_parts: &[&str]) -> Message {
+        let recipients = local_parts.iter().map(|local_part| Recipient {
+            as_given: format!("{local_part}@mx.test").into(),
+            local_part: Box::from(*local_part),
+            domain: "mx.test".into(),
+        });
+        let mut data = MailData::new(&Budget::new(u64::MAX), None);
+        data.push(b"Subject: x\r\n\r\nbody\r\n").unwrap();
+        Message {
+            envelope: Arc::new(Envelope {
+                reverse_path: None,
+                recipients: recipients.collect(),
+                body: Body::SevenBit,
+                smtputf8: false,
+                declared_octets: None,
+            }),
+            data,
+            origin: Origin {
+                peer: "192.0.2.7:4000".parse().unwrap(),
+                greeted_as: "x".into(),
+                protocol: Protocol::Esmtp,
+                security: None,
+                authenticated: None,
+            },
+        }
+    }
+
+    fn deliver(root: &Path, local_parts: &[&str]) -> Result<String, DeliveryError> {
+        let settings = ring::RingSettings {
+            entries: 8,
+            sqpoll: false,
+        };
+        let (delivery, message) = (delivery(root), message(local_parts));
+        ring::run(settings, async { delivery.deliver(&message).await }).unwrap()
+    }
+
+    fn count(root: &Path, part: &str) -> usize {
+        std::fs::read_dir(root.join("mx.test").join(part))
+            .unwrap()
+            .count()
+    }
+
+    #[test]
+    fn a_mailbox_named_twice_gets_one_copy() {
+        let root = tempfile::tempdir().unwrap();
+        deliver(root.path(), &["a", "A", "b", "a"]).unwrap();
+        assert_eq!(count(root.path(), "a/new"), 1);
+        assert_eq!(count(root.path(), "b/new"), 1);
+    }
+
+    /// A sender that hears 451 sends again; whoever had a copy of the failed attempt would have two.
+    #[test]
+    fn what_fails_for_one_is_delivered_to_nobody() {
+        let root = tempfile::tempdir().unwrap();
+        deliver(root.path(), &["b"]).unwrap();
+        std::fs::remove_dir_all(root.path().join("mx.test/b/new")).unwrap();
+        std::fs::write(root.path().join("mx.test/b/new"), "in the way").unwrap();
+        deliver(root.path(), &["a", "b", "c"]).unwrap_err();
+        for part in ["a/new", "a/tmp", "b/tmp", "c/new", "c/tmp"] {
+            assert_eq!(count(root.path(), part), 0, "{part}");
+        }
+    }
 }

@@ -147,25 +147,39 @@ pub async fn prepare(
 }
 
 impl Prepared {
-    /// Shows the message to readers.
+    /// Shows the message to readers. After an error it may be shown or not: [`Prepared::withdraw`] it.
     pub async fn publish(&self, sync: Sync) -> Result<(), MaildirError> {
         let new = self.mailbox.join("new");
         let (from, to) = (
             self.mailbox.join("tmp").join(&self.name),
             new.join(&self.name),
         );
+        // Opened first: when descriptors have run out, the message is not shown yet.
+        let directory = match sync {
+            Sync::Yes => Some(open_directory(&new).await?),
+            Sync::No => None,
+        };
         ring::rename(&from, &to)
             .await
             .map_err(MaildirError::of("rename into place", &from))?;
-        if sync == Sync::Yes {
-            sync_directory(&new).await?;
+        if let Some(directory) = directory {
+            directory
+                .sync()
+                .await
+                .map_err(MaildirError::of("sync", &new))?;
         }
         Ok(())
     }
 
-    /// Takes it away again, as far as the disk lets us.
+    /// Takes a message away again that was not published, as far as the disk lets us.
     pub async fn discard(&self) {
         let _ = ring::remove_file(&self.mailbox.join("tmp").join(&self.name)).await;
+    }
+
+    /// Takes a message away again that may have been published, as far as the disk and readers let us.
+    pub async fn withdraw(&self) {
+        let _ = ring::remove_file(&self.mailbox.join("new").join(&self.name)).await;
+        self.discard().await;
     }
 }
 
@@ -174,49 +188,62 @@ impl Prepared {
 /// `tmp` comes last, when all else is synced: another message that finds it can rely on the way to `new`,
 /// also while this one still waits for the disk.
 async fn make(root: &Path, directory: &Path, sync: Sync) -> Result<(), MaildirError> {
-    let mut mailbox = root.to_path_buf();
-    let mut made = vec![mailbox.clone()];
-    for part in directory {
-        mailbox.push(part);
-        made.push(mailbox.clone());
-    }
-    for path in &made {
-        create_directory(path).await?;
-    }
-    for name in ["new", "cur"] {
-        create_directory(&mailbox.join(name)).await?;
-    }
-    if sync == Sync::Yes {
-        sync_directory(&mailbox).await?;
-        for path in made.iter().rev() {
-            match path.parent() {
-                None => {}
-                Some(parent) if parent.as_os_str().is_empty() => {
-                    sync_directory(Path::new(".")).await?;
-                }
-                Some(parent) => sync_directory(parent).await?,
-            }
+    let mailbox = root.join(directory);
+    let (new, cur) = (mailbox.join("new"), mailbox.join("cur"));
+    let mut above: Vec<&Path> = mailbox
+        .ancestors()
+        .filter(|path| !path.as_os_str().is_empty())
+        .collect();
+    above.reverse();
+    let mut to_sync = Vec::new();
+    for path in above.into_iter().chain([new.as_path(), cur.as_path()]) {
+        let made = create_directory(path).await?;
+        // What another message has just made it may not have synced yet.
+        if made == Made::Now || path.starts_with(root) {
+            to_sync.extend(path.parent().map(or_here));
         }
     }
-    create_directory(&mailbox.join("tmp")).await
+    if sync == Sync::Yes {
+        to_sync.dedup();
+        for path in to_sync {
+            let directory = open_directory(path).await?;
+            directory
+                .sync()
+                .await
+                .map_err(MaildirError::of("sync", path))?;
+        }
+    }
+    create_directory(&mailbox.join("tmp")).await.map(drop)
 }
 
-/// Makes a directory; one that is there will do: another message may be making the same Maildir now.
-async fn create_directory(path: &Path) -> Result<(), MaildirError> {
+#[derive(PartialEq, Eq)]
+enum Made {
+    Now,
+    Before,
+}
+
+async fn create_directory(path: &Path) -> Result<Made, MaildirError> {
     match ring::create_directory(path, DIRECTORY_MODE).await {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(MaildirError::of("make the directory", path)),
+        Ok(()) => Ok(Made::Now),
+        // Another message may be making the same Maildir now.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Made::Before),
+        Err(source) => Err(MaildirError::of("make the directory", path)(source)),
     }
 }
 
-async fn sync_directory(path: &Path) -> Result<(), MaildirError> {
-    let directory = ring::File::open_directory(path)
+/// The empty path names the working directory.
+fn or_here(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    }
+}
+
+async fn open_directory(path: &Path) -> Result<ring::File, MaildirError> {
+    ring::File::open_directory(path)
         .await
-        .map_err(MaildirError::of("open", path))?;
-    directory
-        .sync()
-        .await
-        .map_err(MaildirError::of("sync", path))
+        .map_err(MaildirError::of("open", path))
 }
 
 /// Mail is private.
@@ -302,6 +329,52 @@ mod tests {
         assert_eq!(mode(&mailbox.join("new/2")), 0o600);
         assert_eq!(mode(&mailbox.join("new")), 0o700);
         assert_eq!(mode(&root), 0o700);
+    }
+
+    #[test]
+    fn what_is_missing_above_is_made_too() {
+        let above = tempfile::tempdir().unwrap();
+        let root = above.path().join("x/y/mail");
+        let settings = ring::RingSettings {
+            entries: 8,
+            sqpoll: false,
+        };
+        ring::run(settings, async {
+            let name = String::from("1");
+            let prepared = prepare(&root, Path::new("d/l"), name, b"x".to_vec(), Sync::Yes)
+                .await
+                .unwrap();
+            prepared.publish(Sync::Yes).await.unwrap();
+        })
+        .unwrap();
+        assert_eq!(std::fs::read(root.join("d/l/new/1")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_withdrawn_message_is_gone_published_or_not() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = ring::RingSettings {
+            entries: 8,
+            sqpoll: false,
+        };
+        ring::run(settings, async {
+            for name in ["published", "prepared"] {
+                let octets = b"x".to_vec();
+                let prepared =
+                    prepare(root.path(), Path::new("d/l"), name.into(), octets, Sync::No)
+                        .await
+                        .unwrap();
+                if name == "published" {
+                    prepared.publish(Sync::No).await.unwrap();
+                }
+                prepared.withdraw().await;
+            }
+        })
+        .unwrap();
+        for part in ["tmp", "new"] {
+            let directory = root.path().join("d/l").join(part);
+            assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0, "{part}");
+        }
     }
 
     #[test]
