@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use super::{Failed, values};
 use crate::config::loaded::{Loaded, Purpose};
 use crate::config::{CertPair, Config, Fault, LogFormat, LogLevel, SmtpSettings};
+use crate::control::lock::private_dir;
 use crate::control::privileges::{Identity, PrivilegesError};
 use crate::deliver::Durability;
 use crate::deliver::target::Target;
@@ -41,17 +42,26 @@ pub(super) fn load(
     mut faults: Vec<Fault>,
     purpose: Purpose,
 ) -> Result<Loaded, Failed> {
-    if let Err(error) = Identity::resolve(config.user.as_deref(), config.group.as_deref()) {
-        let of_group = matches!(error, PrivilegesError::Group(_)) || config.user.is_none();
-        let flag = if of_group { "--group" } else { "--user" };
-        faults.push(Fault::new(flag, error.to_string()));
-    }
+    let identity = match Identity::resolve(config.user.as_deref(), config.group.as_deref()) {
+        Ok(identity) => identity,
+        Err(error) => {
+            let of_group = matches!(error, PrivilegesError::Group(_)) || config.user.is_none();
+            let flag = if of_group { "--group" } else { "--user" };
+            faults.push(Fault::new(flag, error.to_string()));
+            None
+        }
+    };
     // A server that will not run makes no certificate and no key.
     let purpose = if faults.is_empty() {
         purpose
     } else {
         Purpose::Check
     };
+    if purpose == Purpose::Serve {
+        // Before the first file in it is made, so that it belongs to whom the server will run as. If it
+        // cannot be made, loading says why.
+        let _ = private_dir(&config.data_dir, identity.as_ref());
+    }
     match Loaded::load(config, purpose) {
         Ok(loaded) if faults.is_empty() => Ok(loaded),
         Ok(_) => Err(Failed::of(&faults)),

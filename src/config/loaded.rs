@@ -52,8 +52,7 @@ pub struct Loaded {
 impl Loaded {
     /// Reads everything, or names everything that is wrong.
     pub fn load(config: &Config, purpose: Purpose) -> Result<Loaded, Vec<Fault>> {
-        let mut faults = Vec::new();
-        directory_faults(config, &mut faults);
+        let mut faults = directory_faults(config);
         let users = kept(load_users(config), &mut faults);
         let recipients = kept(load_recipients(config), &mut faults);
         let ticket_keys = kept(load_ticket_keys(config, purpose), &mut faults);
@@ -249,7 +248,9 @@ fn context_fault(
     Some(Fault::new(flag, error.to_string()))
 }
 
-fn directory_faults(config: &Config, faults: &mut Vec<Fault>) {
+/// The directories that the process, as whoever it is now, cannot write in or make.
+pub fn directory_faults(config: &Config) -> Vec<Fault> {
+    let mut faults = Vec::new();
     if let Some(text) = cannot_use_directory(&config.data_dir) {
         faults.push(Fault::new("--data-dir", text));
     }
@@ -267,6 +268,7 @@ fn directory_faults(config: &Config, faults: &mut Vec<Fault>) {
             faults.push(Fault::new(flag, text));
         }
     }
+    faults
 }
 
 /// Why nothing could be written below this directory, which need not be there yet.

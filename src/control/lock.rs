@@ -94,7 +94,7 @@ impl DataDirLock {
 }
 
 /// Makes `dir` and what is missing above it, for the owner alone (0700), who is `identity` if
-/// there is one. What is there stays as it is.
+/// there is one. What is there stays as it is. What was made outlives a power cut: mail below it is to.
 pub fn private_dir(dir: &Path, identity: Option<&Identity>) -> io::Result<()> {
     if dir.as_os_str().is_empty() || dir.is_dir() {
         return Ok(());
@@ -103,7 +103,16 @@ pub fn private_dir(dir: &Path, identity: Option<&Identity>) -> io::Result<()> {
         private_dir(parent, identity)?;
     }
     match DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => identity.map_or(Ok(()), |identity| identity.own(dir)),
+        Ok(()) => {
+            if let Some(identity) = identity {
+                identity.own(dir)?;
+            }
+            let parent = dir
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
+            File::open(parent)?.sync_all()
+        }
         // Somebody made it meanwhile.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
         Err(error) => Err(error),

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::http::Endpoints;
 use super::listeners::{self, BindError, Bound};
-use super::lock::{DataDirLock, LockError};
+use super::lock::{self, DataDirLock, LockError};
 use super::log;
 use super::metrics::{Build, Listener, Metrics, Reload};
 use super::privileges::{self, Identity, PrivilegesError};
@@ -28,6 +28,7 @@ use super::signals::{Signal, Signals};
 use crate::auth::{Verifier, verifier};
 use crate::config::loaded::{self, Loaded, Purpose};
 use crate::config::{Config, Fault};
+use crate::deliver::target::Target;
 use crate::deliver::{DeliverySettings, Routes};
 use crate::ring::RingSettings;
 use crate::shard::limits::SessionLimits;
@@ -44,6 +45,14 @@ pub enum ServeError {
     /// A port is not to be had.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Whom `--user` and `--group` name cannot write where mail is to go.
+    #[error("{fault} (as --user {user})")]
+    Directory {
+        /// The first of the faults.
+        fault: Fault,
+        /// Whom the server runs as.
+        user: String,
+    },
     /// Root could not be given up.
     #[error(transparent)]
     Privileges(#[from] PrivilegesError),
@@ -85,7 +94,12 @@ pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
         .transpose()?;
     if let Some(identity) = &identity {
         own_what_was_made(&config, identity).map_err(process("give files to --user"))?;
+        make_maildirs(&config, identity);
         identity.assume()?;
+        if let Some(fault) = loaded::directory_faults(&config).into_iter().next() {
+            let user = config.user.or(config.group).unwrap_or_default();
+            return Err(ServeError::Directory { fault, user });
+        }
     }
 
     let logging =
@@ -143,6 +157,17 @@ fn own_what_was_made(config: &Config, identity: &Identity) -> std::io::Result<()
         }
     }
     Ok(())
+}
+
+/// Makes the directories of Maildir targets while that takes no more than root's rights. One that cannot be
+/// made is found missing as `identity`.
+fn make_maildirs(config: &Config, identity: &Identity) {
+    let routes = config.routes.iter().map(|(_, target)| target);
+    for target in routes.chain([&config.deliver]) {
+        if let Target::Maildir(directory) = target {
+            let _ = lock::private_dir(directory, Some(identity));
+        }
+    }
 }
 
 /// What the control thread owns.
