@@ -147,7 +147,10 @@ fn own_what_was_made(config: &Config, identity: &Identity) -> std::io::Result<()
         Ok(()) | Err(_) => Ok(()),
     };
     if let Some(path) = &config.ticket_keys {
-        own_if_there(path)?;
+        // The lock too, or no key could ever be added.
+        for file in TicketKeyRing::files(path) {
+            own_if_there(&file)?;
+        }
     }
     let certificates = loaded::development_directory(config);
     own_if_there(&certificates)?;

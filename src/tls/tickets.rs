@@ -149,6 +149,13 @@ impl TicketKeyRing {
         read(path).map(|keys| keys.len())
     }
 
+    /// The files that keeping keys at `path` leaves: the keys, and what their writers lock.
+    pub fn files(path: &Path) -> [PathBuf; 2] {
+        let target = target(path);
+        let lock = with_suffix(&target, LOCK_SUFFIX);
+        [target, lock]
+    }
+
     /// Makes a new key when the newest has served its time, takes over what others wrote into the file,
     /// and drops what is too old. For the control thread, once a minute; it reads a small file.
     pub fn rotate_if_due(&self, now: SystemTime) -> Result<Rotation, TicketKeysError> {
@@ -420,8 +427,7 @@ fn refresh(
         return Ok((keys, false));
     }
 
-    // A link, as secrets are often mounted, is followed and not replaced.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let target = target(path);
     let _lock = lock(&target)?;
     // Whoever had the lock before may have done it.
     let mut keys = load()?;
@@ -435,6 +441,11 @@ fn refresh(
         source,
     })?;
     Ok((keys, true))
+}
+
+/// A link, as secrets are often mounted, is followed and not replaced.
+fn target(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn read(path: &Path) -> Result<Vec<TicketKey>, TicketKeysError> {
@@ -528,7 +539,7 @@ fn write(path: &Path, keys: &[TicketKey]) -> io::Result<()> {
 
 /// Takes the lock that every writer of the file takes; it goes when the handle does.
 fn lock(path: &Path) -> Result<File, TicketKeysError> {
-    let path = with_suffix(path, ".lock");
+    let path = with_suffix(path, LOCK_SUFFIX);
     let failed = |source| TicketKeysError::Lock {
         path: path.clone(),
         source,
@@ -609,6 +620,7 @@ const SETTLE: Duration = Duration::from_secs(120);
 /// A file of ours has two or three keys of 180 octets each.
 const FILE_OCTETS_MAX: u64 = 64 * 1024;
 
+const LOCK_SUFFIX: &str = ".lock";
 const LOCK_ATTEMPTS_MAX: usize = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -765,7 +777,10 @@ mod tests {
         assert_eq!(names(&ring), names(&again));
         assert_eq!(again.reload().unwrap(), Rotation::NotDue);
         assert!(!with_suffix(&path, ".new").exists());
-        assert_eq!(mode(&with_suffix(&path, ".lock")), 0o600);
+        for file in TicketKeyRing::files(&path) {
+            assert_eq!(mode(&file), 0o600, "{}", file.display());
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[test]
