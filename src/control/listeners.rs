@@ -3,6 +3,9 @@
 //! The shards' sockets share a port by `SO_REUSEPORT`, and the kernel spreads connections over them. That
 //! option would also let a second server of the same user share the port in silence; so a socket without it
 //! is bound first, and refused while anybody has the port.
+//!
+//! `[::]` takes IPv4 too, unless an IPv4 address of the same port is bound beside it: `0.0.0.0:25` and
+//! `[::]:25` are what an operator writes for both.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -22,6 +25,29 @@ pub struct Bound {
     pub sockets: Vec<TcpListener>,
 }
 
+/// Whose clients a wildcard IPv6 address is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// Those of IPv4 too.
+    Both,
+    /// Its own alone.
+    Own,
+}
+
+impl Families {
+    /// Those for `address` where all of `addresses` are to be bound.
+    pub fn of(address: SocketAddr, addresses: impl IntoIterator<Item = SocketAddr>) -> Families {
+        let ipv4_beside = addresses
+            .into_iter()
+            .any(|other| other.is_ipv4() && other.port() == address.port());
+        if ipv4_beside {
+            Families::Own
+        } else {
+            Families::Both
+        }
+    }
+}
+
 /// Why a port cannot be had, with what to change.
 #[derive(Debug, thiserror::Error)]
 #[error("{flag} {address}: {source}{}", advice(.source))]
@@ -31,16 +57,17 @@ pub struct BindError {
     source: io::Error,
 }
 
-/// Binds `address` for as many shards as told.
+/// Binds `address` for as many shards as told; `families` says what else its port is bound for.
 pub fn bind(
     flag: &'static str,
     listener: Listener,
     address: SocketAddr,
+    families: Families,
     shards: usize,
     backlog: u32,
 ) -> Result<Bound, BindError> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    sockets(address, shards, backlog)
+    sockets(address, families, shards, backlog)
         .map(|(address, sockets)| Bound {
             address,
             listener,
@@ -64,11 +91,12 @@ pub fn bind_one(flag: &'static str, address: SocketAddr) -> Result<TcpListener, 
 
 fn sockets(
     address: SocketAddr,
+    families: Families,
     shards: usize,
     backlog: i32,
 ) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     if shards > 1 && address.port() != 0 {
-        drop(socket(address, Sharing::No)?);
+        drop(socket(address, families, Sharing::No)?);
     }
     let sharing = if shards > 1 {
         Sharing::Yes
@@ -78,7 +106,7 @@ fn sockets(
     let mut address = address;
     let mut sockets = Vec::with_capacity(shards);
     for _ in 0..shards {
-        let socket = socket(address, sharing)?;
+        let socket = socket(address, families, sharing)?;
         socket.listen(backlog)?;
         let socket = TcpListener::from(socket);
         // The kernel chooses once; the other shards take the same port.
@@ -94,7 +122,7 @@ enum Sharing {
     No,
 }
 
-fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
+fn socket(address: SocketAddr, families: Families, sharing: Sharing) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -103,6 +131,9 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     // A restart must not wait for the connections of the last run to time out.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(sharing == Sharing::Yes)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(families == Families::Own)?;
+    }
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -122,6 +153,8 @@ fn advice(error: &io::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
     fn bind_here(port: u16, shards: usize) -> Result<Bound, BindError> {
@@ -129,6 +162,7 @@ mod tests {
             "--listen",
             Listener::Tcp,
             ([127, 0, 0, 1], port).into(),
+            Families::Both,
             shards,
             16,
         )
@@ -153,5 +187,29 @@ mod tests {
             assert!(error.contains("--listen"), "{first}, {second}: {error}");
             assert!(error.contains("another program has this port"), "{error}");
         }
+    }
+
+    #[test]
+    fn ipv4_and_ipv6_wildcards_stand_side_by_side() {
+        let both = |port: u16| {
+            [
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+            ]
+        };
+        for shards in [1, 2] {
+            // A port that is free for both, from one that was.
+            let free = bind_here(0, 1).unwrap().address.port();
+            let bound = both(free).map(|address| {
+                let families = Families::of(address, both(free));
+                bind("--listen", Listener::Tcp, address, families, shards, 16)
+            });
+            for bound in bound {
+                assert_eq!(bound.unwrap().sockets.len(), shards);
+            }
+        }
+        let [ipv4, ipv6] = both(25);
+        assert_eq!(Families::of(ipv6, [ipv6]), Families::Both);
+        assert_eq!(Families::of(ipv6, [ipv4, ipv6]), Families::Own);
     }
 }

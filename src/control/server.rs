@@ -18,7 +18,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use super::http::Endpoints;
-use super::listeners::{self, BindError, Bound};
+use super::listeners::{self, BindError, Bound, Families};
 use super::lock::{self, DataDirLock, LockError};
 use super::log;
 use super::metrics::{Build, Listener, Metrics, Reload};
@@ -135,7 +135,10 @@ fn bind(config: &Config) -> Result<Vec<Bound>, BindError> {
         .map(|address| ("--listen-tls", Listener::Tls, *address));
     tcp.chain(tls)
         .map(|(flag, listener, address)| {
-            listeners::bind(flag, listener, address, config.shards.get(), config.backlog)
+            let all = config.listen.iter().chain(&config.listen_tls).copied();
+            let families = Families::of(address, all);
+            let shards = config.shards.get();
+            listeners::bind(flag, listener, address, families, shards, config.backlog)
         })
         .collect()
 }
