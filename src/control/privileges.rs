@@ -1,4 +1,4 @@
-//! Gives up what only the start needed, and learns what the kernel lets the process have.
+//! Gives up what only the start needed, and learns what the kernel lets the process have: descriptors, cores.
 //!
 //! Invariants:
 //! - After [`Identity::assume`] no thread of the process can become root again.
@@ -166,6 +166,15 @@ pub fn raise_descriptors_max() -> u64 {
     descriptors_max()
 }
 
+/// The cores that the process may run on, by number: a container or taskset(1) leaves some out. None if the
+/// kernel does not tell.
+pub fn cores_allowed() -> Vec<usize> {
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap_or_default();
+    (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|core| allowed.is_set(*core))
+        .collect()
+}
+
 fn threads() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count())
 }
@@ -300,6 +309,21 @@ mod tests {
                 .map(|gid| Gid::from_raw(*gid))
                 .collect(),
         })
+    }
+
+    #[test]
+    fn the_cores_allowed_are_those_that_threads_get() {
+        let cores = cores_allowed();
+        let mine = cores[cores.len() - 1];
+        std::thread::spawn(move || {
+            let mut one = rustix::thread::CpuSet::new();
+            one.set(mine);
+            rustix::thread::sched_setaffinity(None, &one).unwrap();
+            assert_eq!(cores_allowed(), [mine]);
+        })
+        .join()
+        .unwrap();
+        assert!(cores_allowed().contains(&mine));
     }
 
     #[test]

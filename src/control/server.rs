@@ -274,7 +274,7 @@ impl Server {
         &mut self,
     ) -> Result<(watch::Sender<Phase>, Vec<std::thread::JoinHandle<()>>), ServeError> {
         let (phase, _) = watch::channel(Phase::Serving);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = privileges::cores_allowed();
         let mut threads = Vec::new();
         let mut ready = Vec::new();
         for number in 0..self.config.shards.get() {
@@ -292,7 +292,10 @@ impl Server {
                     entries: self.config.ring_entries,
                     sqpoll: self.config.sqpoll,
                 },
-                pin_to: self.config.pin.then_some(number % cores),
+                pin_to: match number.checked_rem(cores.len()) {
+                    Some(place) if self.config.pin => cores.get(place).copied(),
+                    Some(_) | None => None,
+                },
                 listeners,
                 contexts: Arc::clone(contexts),
                 metrics: self.metrics.add_shard(),
