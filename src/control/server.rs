@@ -12,6 +12,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -62,6 +63,9 @@ pub enum ServeError {
     /// A shard did not start.
     #[error(transparent)]
     Shard(#[from] StartError),
+    /// A shard's thread ended, by a panic, while it was to serve.
+    #[error("a shard ended while it served, see the log")]
+    ShardLost,
     /// Something of the process's own.
     #[error("cannot {what}: {source}")]
     Process {
@@ -264,15 +268,15 @@ impl Server {
                 "ready"
             );
             self.readiness.ready();
-            self.serve(&mut signals).await;
+            let outcome = self.serve(&mut signals, &shards).await;
             self.drain(&mut signals, &phase, shards).await;
-            Ok(())
+            outcome
         })
     }
 
     async fn start_shards(
         &mut self,
-    ) -> Result<(watch::Sender<Phase>, Vec<std::thread::JoinHandle<()>>), ServeError> {
+    ) -> Result<(watch::Sender<Phase>, Vec<JoinHandle<()>>), ServeError> {
         let (phase, _) = watch::channel(Phase::Serving);
         let cores = privileges::cores_allowed();
         let mut threads = Vec::new();
@@ -311,16 +315,26 @@ impl Server {
         Ok((phase, threads))
     }
 
-    /// Until the first signal to end.
-    async fn serve(&self, signals: &mut Signals) {
+    /// Until the first signal to end, or until a shard is gone: what is left of the server then drains, and
+    /// whoever supervises it starts a whole one.
+    async fn serve(
+        &self,
+        signals: &mut Signals,
+        shards: &[JoinHandle<()>],
+    ) -> Result<(), ServeError> {
         let mut rotation = tokio::time::interval(ROTATION_LOOKED_AT);
+        let mut roll_call = tokio::time::interval(SHARDS_LOOKED_AT);
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Reload => self.reload(),
-                    Signal::Drain | Signal::Stop => return,
+                    Signal::Drain | Signal::Stop => return Ok(()),
                 },
                 _ = rotation.tick() => self.rotate_ticket_keys(),
+                _ = roll_call.tick() => if shards.iter().any(JoinHandle::is_finished) {
+                    tracing::error!("a shard is gone");
+                    return Err(ServeError::ShardLost);
+                },
             }
         }
     }
@@ -329,7 +343,7 @@ impl Server {
         &self,
         signals: &mut Signals,
         phase: &watch::Sender<Phase>,
-        shards: Vec<std::thread::JoinHandle<()>>,
+        shards: Vec<JoinHandle<()>>,
     ) {
         let timeout = self.config.drain_timeout;
         tracing::info!(
@@ -438,6 +452,9 @@ fn contexts(
 
 /// How often the control thread asks whether a ticket key is due for replacement.
 const ROTATION_LOOKED_AT: Duration = Duration::from_secs(60);
+
+/// How often the control thread looks whether all shards are there.
+const SHARDS_LOOKED_AT: Duration = Duration::from_secs(1);
 
 /// Descriptors for rings, listeners, logs and deliveries under way.
 const DESCRIPTORS_BESIDE_SESSIONS: u64 = 256;
