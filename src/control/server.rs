@@ -22,7 +22,7 @@ use super::http::Endpoints;
 use super::listeners::{self, BindError, Bound, Families};
 use super::lock::{self, DataDirLock, LockError};
 use super::log;
-use super::metrics::{Build, Listener, Metrics, Reload};
+use super::metrics::{Build, Kind, Listener, Metrics, Reload};
 use super::privileges::{self, Identity, PrivilegesError};
 use super::readiness::Readiness;
 use super::signals::{Signal, Signals};
@@ -228,6 +228,7 @@ impl Server {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             openssl: openssl::version::version().to_owned(),
         });
+        watch_bounds(&metrics, &budget, &common);
         Ok(Server {
             config,
             common: Arc::new(common),
@@ -431,6 +432,31 @@ impl Server {
             Err(error) => tracing::error!(%error, "ticket keys not rotated"),
         }
     }
+}
+
+/// Has `metrics` tell how full what the whole process shares is.
+fn watch_bounds(metrics: &Metrics, budget: &Arc<Budget>, common: &Common) {
+    let held = Arc::clone(budget);
+    metrics.watch(
+        Kind::Gauge,
+        "ringpost_mail_memory_bytes",
+        "Memory that mail data takes now.",
+        move || held.held(),
+    );
+    let max = budget.octets_max();
+    metrics.watch(
+        Kind::Gauge,
+        "ringpost_mail_memory_max_bytes",
+        "Memory that mail data may take.",
+        move || max,
+    );
+    let verifier = common.verifier.clone();
+    metrics.watch(
+        Kind::Gauge,
+        "ringpost_auth_waiting",
+        "Logins that wait to be verified.",
+        move || u64::try_from(verifier.waiting()).unwrap_or(u64::MAX),
+    );
 }
 
 /// Contexts for each shard, so that shards do not contend for OpenSSL's counters.

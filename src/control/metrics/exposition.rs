@@ -43,11 +43,11 @@ pub enum Kind {
 }
 
 labels! {
-    /// How a reload of one file ended.
+    /// How a reload of all files ended.
     pub enum Reload {
-        /// The new one is in use.
+        /// All new ones are in use.
         Done => "done",
-        /// The new one does not load, the old one stays.
+        /// One of them does not load, and its old one stays.
         Failed => "failed",
     }
 }
@@ -94,7 +94,7 @@ impl Metrics {
         });
     }
 
-    /// A file was loaded anew. For any thread.
+    /// The files were loaded anew. For any thread.
     pub fn reloaded(&self, outcome: Reload) {
         if let Some(count) = self.state.reloads.get(outcome.index()) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -178,7 +178,7 @@ impl State {
         let rows = Reload::ALL.iter().zip(&self.reloads);
         text.counters(
             "ringpost_reloads",
-            "Files loaded anew.",
+            "Reloads of certificates, keys, users and recipients, all of them together.",
             rows.map(|(outcome, count)| {
                 (
                     [("outcome", outcome.label())],
