@@ -37,45 +37,6 @@ pub enum Fault {
     Internal,
 }
 
-impl Fault {
-    /// How many different labels there are.
-    pub const COUNT: usize = Fault::LABELS.len();
-
-    /// Every label, in the order of [`Fault::index`].
-    pub const LABELS: [&'static str; 8] = [
-        "not-tls",
-        "version",
-        "no-shared-cipher",
-        "no-shared-group",
-        "client-certificate",
-        "peer-alert",
-        "protocol",
-        "internal",
-    ];
-
-    /// A place in a table of counters.
-    pub fn index(self) -> usize {
-        match self {
-            Fault::NotTls => 0,
-            Fault::Version => 1,
-            Fault::NoSharedCipher => 2,
-            Fault::NoSharedGroup => 3,
-            Fault::ClientCertificate => 4,
-            Fault::PeerAlert(_) => 5,
-            Fault::Protocol => 6,
-            Fault::Internal => 7,
-        }
-    }
-
-    /// The kind's name for a metric's label.
-    pub fn label(self) -> &'static str {
-        Fault::LABELS
-            .get(self.index())
-            .copied()
-            .unwrap_or("internal")
-    }
-}
-
 impl HandshakeError {
     pub(super) fn not_tls() -> HandshakeError {
         HandshakeError {
