@@ -171,18 +171,19 @@ pub fn load_recipients(config: &Config) -> Result<Option<KnownRecipients>, Fault
 /// The keys of `--ticket-keys`; keys that live as long as the process without it.
 fn load_ticket_keys(config: &Config, purpose: Purpose) -> Result<Arc<TicketKeyRing>, Fault> {
     let lifetime = config.tls.ticket_lifetime;
+    if let Some(path) = &config.ticket_keys
+        && let Some(text) = cannot_make_file(path, &config.data_dir)
+    {
+        return Err(Fault::new("--ticket-keys", text));
+    }
     let ring = match (&config.ticket_keys, purpose) {
         (Some(path), Purpose::Serve) => TicketKeyRing::from_file(path, lifetime),
         (Some(path), Purpose::Check) if path.exists() => {
             TicketKeyRing::inspect(path).and_then(|_| TicketKeyRing::ephemeral(lifetime))
         }
-        (Some(path), Purpose::Check) => {
-            if let Some(text) = cannot_make(path) {
-                return Err(Fault::new("--ticket-keys", text));
-            }
+        (Some(_), Purpose::Check) | (None, Purpose::Check | Purpose::Serve) => {
             TicketKeyRing::ephemeral(lifetime)
         }
-        (None, Purpose::Check | Purpose::Serve) => TicketKeyRing::ephemeral(lifetime),
     };
     ring.map(Arc::new)
         .map_err(|error| Fault::new("--ticket-keys", error.to_string()))
@@ -290,13 +291,38 @@ fn cannot_use_directory(directory: &Path) -> Option<String> {
     }
 }
 
+/// Why this file, if it is not there, could not be made: no directory is made for one, but the data directory.
+fn cannot_make_file(path: &Path, data_dir: &Path) -> Option<String> {
+    let parent = parent(path)?;
+    let whole = |path| std::path::absolute(path).ok();
+    if path.exists() || whole(parent) == whole(data_dir) {
+        return None;
+    }
+    if parent.exists() {
+        cannot_make(path)
+    } else {
+        Some(format!(
+            "cannot make {}: there is no directory {}",
+            path.display(),
+            parent.display()
+        ))
+    }
+}
+
+/// Where the file or directory lies.
+fn parent(path: &Path) -> Option<&Path> {
+    path.parent().map(|parent| {
+        if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        }
+    })
+}
+
 /// Why this file or directory, which is not there, could not be made.
 fn cannot_make(path: &Path) -> Option<String> {
-    let parent = match path.parent() {
-        None => return None,
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-    };
+    let parent = parent(path)?;
     let reason = cannot_use_directory(parent)?;
     Some(if reason.starts_with("cannot make") {
         reason
@@ -356,6 +382,36 @@ fn kept<T>(result: Result<T, Fault>, faults: &mut Vec<Fault>) -> Option<T> {
         Err(fault) => {
             faults.push(fault);
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_can_be_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        let data_dir = at("data");
+        let rows = [
+            ("there", at("file"), None),
+            ("in a directory that is there", at("new"), None),
+            ("in the data directory, made first", at("data/./new"), None),
+            (
+                "in a directory nobody makes",
+                at("none/new"),
+                Some("there is no directory"),
+            ),
+            ("below a file", at("file/new"), Some("is not a directory")),
+        ];
+        for (name, path, expected) in rows {
+            let text = cannot_make_file(&path, &data_dir);
+            assert_eq!(text.is_some(), expected.is_some(), "{name}: {text:?}");
+            let (text, expected) = (text.unwrap_or_default(), expected.unwrap_or_default());
+            assert!(text.contains(expected), "{name}: {text}");
         }
     }
 }
