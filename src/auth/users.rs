@@ -100,7 +100,8 @@ impl Users {
     fn add(&mut self, line: &str) -> Result<(), LineFault> {
         // The last colon: a hash has none, and a name may.
         let (name, hash) = line.rsplit_once(':').ok_or(LineFault::Form)?;
-        if name.is_empty() {
+        // A NUL marks a login that would act for another (see `smtp::sasl`): nobody is called so.
+        if name.is_empty() || name.contains('\0') {
             return Err(LineFault::NoName);
         }
         let hash = StoredHash::parse(hash)?;

@@ -291,8 +291,6 @@ labels! {
         PerIp => "per-ip",
         /// No descriptors left.
         Descriptors => "descriptors",
-        /// The server is going down.
-        Draining => "draining",
     }
 }
 

@@ -69,9 +69,8 @@ impl ReceiveBuffers {
         if self.0.provide_free() {
             return;
         }
-        self.0.waiting.set(self.0.waiting.get() + 1);
+        let _waiting = Waiting::new(&self.0.waiting);
         self.0.returned.notified().await;
-        self.0.waiting.set(self.0.waiting.get() - 1);
     }
 
     /// Takes over the buffer that a receive's completion names.
@@ -84,10 +83,26 @@ impl ReceiveBuffers {
     }
 }
 
+/// Somebody waits for a buffer, also one that gives up.
+struct Waiting<'p>(&'p Cell<usize>);
+
+impl Waiting<'_> {
+    fn new(count: &Cell<usize>) -> Waiting<'_> {
+        count.set(count.get() + 1);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 impl Pool {
     /// Gives buffers back to the kernel: one operation for each run of neighbours, and the kernel hands them
     /// out in the order it got them, so mostly one in all. False: there were none.
-    fn provide_free(&self) -> bool {
+    fn provide_free(self: &Rc<Self>) -> bool {
         let mut free = self.free.borrow_mut();
         if free.is_empty() {
             return false;
@@ -101,7 +116,15 @@ impl Pool {
             let start = self.start(first);
             let entry = opcode::ProvideBuffers::new(start, length, count, GROUP, first).build();
             // SAFETY: as in `ReceiveBuffers::provide`; nobody holds these buffers.
-            drop(unsafe { op::submit((), entry) });
+            let provided = unsafe { op::submit(Rc::clone(self), entry) };
+            let last = first.saturating_add(count - 1);
+            tokio_uring::spawn(async move {
+                let done = provided.await;
+                if done.result.is_err() {
+                    // The kernel had no memory for the list: they go with the next ones.
+                    done.data.free.borrow_mut().extend(first..=last);
+                }
+            });
         }
         free.clear();
         if self.waiting.get() > 0 {

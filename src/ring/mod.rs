@@ -3,7 +3,8 @@
 //! A shard sees futures that own what they lend to the kernel. The rules that keep this sound:
 //!
 //! - An operation in flight owns its buffer and a share of its descriptor. Dropping the future hands
-//!   both to the driver, which frees them at the completion and not before.
+//!   both to the driver, which frees them at the completion and not before; a ring that ends with
+//!   operations in flight never frees them.
 //! - A descriptor closes when its last share goes, so its number is never reused under an operation.
 //! - Every operation here completes exactly once: the runtime's slots cannot take a second completion,
 //!   so nothing multishot passes through [`op::submit`].

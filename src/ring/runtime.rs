@@ -9,6 +9,8 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 
+use super::op;
+
 /// How a shard's ring is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct RingSettings {
@@ -35,7 +37,10 @@ pub(super) fn is_running() -> bool {
     RUNNING.get()
 }
 
-/// Runs `future` on a new ring of this thread. What is still in flight at its end is cancelled and joined.
+/// Runs `future` on a new ring of this thread.
+///
+/// What is still in flight at its end stays the kernel's, with the memory lent to it, until the process ends:
+/// the runtime would free that memory first and cancel then. So a ring is given back only when all is quiet.
 pub fn run<F: Future>(settings: RingSettings, future: F) -> Result<F::Output, RingError> {
     let mut ring = tokio_uring::uring_builder();
     ring.setup_single_issuer()
@@ -62,7 +67,11 @@ pub fn run<F: Future>(settings: RingSettings, future: F) -> Result<F::Output, Ri
     }
     RUNNING.set(true);
     let _running = Running;
-    Ok(runtime.block_on(future))
+    let output = runtime.block_on(future);
+    if op::in_flight() > 0 {
+        std::mem::forget(runtime);
+    }
+    Ok(output)
 }
 
 /// What the operator should look at for an error of `io_uring_setup`.

@@ -75,32 +75,6 @@ impl Listener {
         })
     }
 
-    /// Accepts one connection at once if one waits, outside the ring: the last resort when descriptors ran
-    /// out and a spare one was just freed for this.
-    pub fn accept_now(&self) -> Option<OwnedFd> {
-        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        let mut poll = libc::pollfd {
-            fd: self.descriptor.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        // SAFETY: one pollfd, and a count of one; a timeout of zero never waits.
-        if unsafe { libc::poll(&raw mut poll, 1, 0) } <= 0 {
-            return None; // the listener blocks, so accept only what is there
-        }
-        // SAFETY: null address pointers are allowed by accept4(2).
-        let fd = unsafe {
-            libc::accept4(
-                self.descriptor.as_raw_fd(),
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-                flags,
-            )
-        };
-        // SAFETY: a descriptor that is not negative was just given to us.
-        (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
-    }
-
     /// Cancels the accepts in flight, which then complete with `ECANCELED`.
     pub fn cancel(&self) {
         cancel(&self.descriptor);
@@ -261,9 +235,10 @@ impl Future for Sending {
 
 fn cancel(descriptor: &Descriptor) {
     let all = types::CancelBuilder::fd(descriptor.target()).all();
-    // SAFETY: no pointers. Entries run in order and the descriptor is open now, so a close that follows in
-    // the same batch comes after this.
-    drop(unsafe { op::submit((), opcode::AsyncCancel2::new(all).build()) });
+    let entry = opcode::AsyncCancel2::new(all).build();
+    // SAFETY: no pointers; the operation owns a share of the descriptor, so that it cannot hit a later one of
+    // the same number.
+    drop(unsafe { op::submit(descriptor.clone(), entry) });
 }
 
 /// A descriptor number out of a completion.

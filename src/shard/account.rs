@@ -10,10 +10,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::control::events::{self, SessionEnd, SessionId, TransactionOutcome};
-use crate::control::metrics::{Listener, ShardMetrics, TransactionEnd};
+use crate::control::metrics::{HandshakeFailure, Listener, ShardMetrics, TransactionEnd};
 use crate::smtp::command::Verb;
 use crate::smtp::reply::{Outcome, Refusal, TransactionRecord, Witness};
-use crate::tls::{Facts, HandshakeError, Verification};
+use crate::tls::{Facts, Fault, HandshakeError, TlsError, Verification};
 
 /// The record of one session.
 pub(super) struct Account {
@@ -28,7 +28,7 @@ pub(super) struct Account {
     authenticated: RefCell<Option<Box<str>>>,
     last_reply: Cell<(Verb, u16)>,
     last_refusal: Cell<Option<Refusal>>,
-    replies: Cell<u32>,
+    commands: Cell<u32>,
     transactions: Cell<u32>,
     messages: Cell<u32>,
     auth_failures: Cell<u32>,
@@ -45,8 +45,10 @@ pub(super) enum Ending {
     PeerClosed,
     /// The connection broke.
     Lost(io::Error),
-    /// A deadline passed.
+    /// A deadline passed while we waited for the peer's octets.
     Expired,
+    /// A deadline passed while ours waited for the peer.
+    Unread,
     /// The server goes down.
     Drained,
     /// Octets came in clear behind STARTTLS.
@@ -55,14 +57,59 @@ pub(super) enum Ending {
     NoTls,
     /// No TLS came about.
     Handshake(HandshakeError),
+    /// TLS broke; an alert that says how may wait to be sent.
+    Tls(TlsError),
+    /// The fault is ours: the session's task was torn down in the middle.
+    TornDown,
+}
+
+/// What a session may still send at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastWords {
+    /// The replies that were not sent yet, and the end of TLS.
+    Replies,
+    /// What TLS has to say itself.
+    Alert,
+    /// Nothing would be heard, or understood.
+    None,
 }
 
 impl Ending {
-    /// Whether the peer may still hear something.
-    pub(super) fn can_speak(&self) -> bool {
+    /// What is still to be sent.
+    pub(super) fn last_words(&self) -> LastWords {
         match self {
-            Ending::Said | Ending::PeerClosed | Ending::Expired | Ending::Drained => true,
-            Ending::Lost(_) | Ending::Injected | Ending::NoTls | Ending::Handshake(_) => false,
+            Ending::Said | Ending::PeerClosed | Ending::Expired | Ending::Drained => {
+                LastWords::Replies
+            }
+            Ending::Tls(_) => LastWords::Alert,
+            // Of the replies that were on their way to one who does not read, a part may have left.
+            Ending::Unread
+            | Ending::Lost(_)
+            | Ending::Injected
+            | Ending::NoTls
+            | Ending::Handshake(_)
+            | Ending::TornDown => LastWords::None,
+        }
+    }
+
+    /// How the handshake failed that ended so; `None`: by no fault of its own.
+    pub(super) fn handshake_failure(&self) -> Option<HandshakeFailure> {
+        match self {
+            Ending::Expired | Ending::Unread => Some(HandshakeFailure::TimedOut),
+            Ending::PeerClosed | Ending::Lost(_) => Some(HandshakeFailure::Lost),
+            Ending::NoTls | Ending::TornDown => Some(HandshakeFailure::Internal),
+            Ending::Tls(_) => Some(HandshakeFailure::Protocol),
+            Ending::Handshake(error) => Some(match error.fault {
+                Fault::NotTls => HandshakeFailure::NotTls,
+                Fault::Version => HandshakeFailure::Version,
+                Fault::NoSharedCipher => HandshakeFailure::NoSharedCipher,
+                Fault::NoSharedGroup => HandshakeFailure::NoSharedGroup,
+                Fault::ClientCertificate => HandshakeFailure::ClientCertificate,
+                Fault::PeerAlert(_) => HandshakeFailure::PeerAlert,
+                Fault::Protocol => HandshakeFailure::Protocol,
+                Fault::Internal => HandshakeFailure::Internal,
+            }),
+            Ending::Said | Ending::Drained | Ending::Injected => None,
         }
     }
 }
@@ -89,7 +136,7 @@ impl Account {
             authenticated: RefCell::new(None),
             last_reply: Cell::new((Verb::Greeting, 0)),
             last_refusal: Cell::new(None),
-            replies: Cell::new(0),
+            commands: Cell::new(0),
             transactions: Cell::new(0),
             messages: Cell::new(0),
             auth_failures: Cell::new(0),
@@ -146,11 +193,22 @@ impl Account {
     pub(super) fn close(&self, ending: &Ending) {
         let lasted = self.opened.elapsed();
         self.metrics.session_closed(self.listener, lasted);
-        if let Ending::Lost(error) = ending {
-            tracing::debug!(session = %self.id, %error, "connection lost");
-        }
-        if let Ending::Handshake(error) = ending {
-            tracing::info!(session = %self.id, peer = %self.peer, %error, "handshake failed");
+        match ending {
+            Ending::Lost(error) => {
+                tracing::debug!(session = %self.id, %error, "connection lost");
+            }
+            Ending::Tls(error) => tracing::debug!(session = %self.id, %error, "TLS broke"),
+            Ending::Handshake(error) => {
+                tracing::info!(session = %self.id, peer = %self.peer, %error, "handshake failed");
+            }
+            Ending::Unread => self.metrics.refused(Refusal::Timeout),
+            Ending::Said
+            | Ending::PeerClosed
+            | Ending::Expired
+            | Ending::Drained
+            | Ending::Injected
+            | Ending::NoTls
+            | Ending::TornDown => {}
         }
         let facts = self.facts.borrow();
         events::session(&events::Session {
@@ -176,7 +234,7 @@ impl Account {
             greeted_as: self.greeted_as.borrow().as_deref(),
             authenticated: self.authenticated.borrow().as_deref(),
             messages: self.messages.get().into(),
-            commands: self.replies.get().into(),
+            commands: self.commands.get().into(),
             octets_in: self.octets_received.get(),
             octets_out: self.octets_sent.get(),
             ended: self.end(ending),
@@ -193,11 +251,11 @@ impl Account {
                 _ => SessionEnd::Draining,
             },
             Ending::PeerClosed => SessionEnd::Closed,
-            Ending::Lost(_) => SessionEnd::Broken,
-            Ending::Expired => SessionEnd::TimedOut,
+            Ending::Lost(_) | Ending::Tls(_) => SessionEnd::Broken,
+            Ending::Expired | Ending::Unread => SessionEnd::TimedOut,
             Ending::Drained => SessionEnd::Draining,
             Ending::Injected => SessionEnd::Injection,
-            Ending::NoTls => SessionEnd::Failed,
+            Ending::NoTls | Ending::TornDown => SessionEnd::Failed,
             Ending::Handshake(_) => SessionEnd::HandshakeFailed,
         }
     }
@@ -207,7 +265,10 @@ impl Witness for Account {
     fn replied(&self, verb: Verb, code: u16, refusal: Option<Refusal>) {
         self.last_reply.set((verb, code));
         self.last_refusal.set(refusal);
-        self.replies.set(self.replies.get() + 1);
+        // Each command gets one reply that ends it. 334 and 354 ask for more of the same one.
+        let ends_command = !matches!(verb, Verb::Greeting) && !matches!(code, 334 | 354);
+        self.commands
+            .set(self.commands.get() + u32::from(ends_command));
         self.metrics.replied(verb, code);
         if let Some(refusal) = refusal {
             self.metrics.refused(refusal);

@@ -10,8 +10,8 @@
 //! Invariants:
 //! - A receive buffer is given back in the step that took it. What the session leaves unread is copied, so no
 //!   wait, however long, holds a buffer of the pool.
-//! - The send of one batch of replies and the receive of the next input are in flight together; a second send
-//!   waits for the first, so what is owed to a peer that does not read stays bounded.
+//! - Input is received when the replies to the last have left, so what is owed to a peer that does not read
+//!   stays bounded.
 //! - Every wait on the peer is an operation on its socket and ends by the deadline that `watch` enforces.
 //! - No future with an operation in flight is dropped: a session ends as terminate, join, close.
 
@@ -21,13 +21,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::account::{Account, Ending};
+use super::account::{Account, Ending, LastWords};
 use super::limits::Admission;
 use super::watch::Watched;
 use super::{EarlyGreeting, Shard};
-use crate::control::metrics::{
-    AuthOutcome, HandshakeFailure, HandshakeKind, Listener, TlsMeans, TlsVersion,
-};
+use crate::control::metrics::{AuthOutcome, HandshakeKind, Listener, TlsMeans, TlsVersion};
 use crate::ring::{ReceiveBuffer, Sending, Sent, Socket};
 use crate::smtp::message::{Message, Security};
 use crate::smtp::reply::Output;
@@ -50,6 +48,8 @@ pub(super) struct Dialogue {
     replies: Vec<u8>,
     sending: Option<Sending>,
     drain: DrainNotice,
+    /// How it ended, once it has.
+    ending: Ending,
     _admission: Admission,
 }
 
@@ -106,6 +106,7 @@ impl Dialogue {
             replies: Vec::new(),
             sending: None,
             drain: DrainNotice::Due,
+            ending: Ending::TornDown,
             _admission: admission,
         })
     }
@@ -178,8 +179,9 @@ impl Dialogue {
 
     /// Sends what was said and waits for the peer's next octets.
     async fn receive(&mut self) -> Result<ReceiveBuffer, Ending> {
-        self.start_sending().await?;
         self.watched.set_deadline(self.session.deadline());
+        self.start_sending().await?;
+        self.sent().await?;
         loop {
             if self.watched.is_expired() {
                 self.tell(|session, now, out| session.expired(now, out));
@@ -192,11 +194,9 @@ impl Dialogue {
                 }
                 self.watched.set_deadline(self.session.deadline());
             }
-            let received = self.watched.socket().receive(&self.shard.buffers).await;
-            match received {
+            match self.watched.receive(&self.shard.buffers).await {
                 Ok(Some(buffer)) => {
                     self.account.received(buffer.len());
-                    self.sent().await?;
                     return Ok(buffer);
                 }
                 Ok(None) => return Err(Ending::PeerClosed),
@@ -250,9 +250,7 @@ impl Dialogue {
                     Read::Octets(count) => self.digest(plaintext.get(..count).unwrap_or_default()),
                     Read::WantsInput => return Ok(Effect::Input),
                     Read::Closed => return Err(Ending::PeerClosed),
-                    Read::Failed(error) => {
-                        return Err(Ending::Lost(io::Error::other(error)));
-                    }
+                    Read::Failed(error) => return Err(Ending::Tls(error)),
                 }
             } else {
                 let rest = mem::take(&mut self.unread);
@@ -298,7 +296,7 @@ impl Dialogue {
             Wire::Tls(connection) => {
                 let written = connection.write(&replies);
                 self.shard.give_vector(replies);
-                written.map_err(|error| Ending::Lost(io::Error::other(error)))?;
+                written.map_err(Ending::Tls)?;
                 connection.outbound()
             }
         };
@@ -329,7 +327,10 @@ impl Dialogue {
         let (octets, outcome) = sending.await;
         self.sending = None;
         self.shard.give_vector(octets);
-        outcome.map_err(Ending::Lost)
+        match outcome {
+            Err(_cancelled) if self.watched.is_expired() => Err(Ending::Unread),
+            other => other.map_err(Ending::Lost),
+        }
     }
 
     /// Sends what was said and waits until it has left.
@@ -367,33 +368,15 @@ impl Dialogue {
         self.watched
             .set_deadline(started + self.shard.common.handshake_timeout);
         let later = greeting.clone();
-        let connection = match self.shard.contexts.load().as_ref() {
-            None => return Err(Ending::NoTls),
-            Some(contexts) => tls::Connection::accept(contexts, greeting).map_err(|error| {
-                tracing::error!(session = %self.account.id(), %error, "no TLS for a session");
-                Ending::NoTls
-            })?,
-        };
-        let mut connection = Box::new(connection);
-        let greeting_sent = loop {
-            match connection.handshake() {
-                Handshake::Done(greeting_sent) => break greeting_sent,
-                Handshake::WantsInput => {
-                    self.send_handshake(&mut connection).await?;
-                    let buffer = self.receive_handshake().await?;
-                    connection.receive(&buffer);
+        let (connection, greeting_sent) = match self.handshake(greeting).await {
+            Ok(done) => done,
+            Err(ending) => {
+                if let Some(failure) = ending.handshake_failure() {
+                    self.account.metrics().handshake_failed(failure);
                 }
-                Handshake::Failed(error) => {
-                    self.account
-                        .metrics()
-                        .handshake_failed(failure_of(error.fault));
-                    // In clear nothing is said, not even an alert, to one who does not speak TLS.
-                    if error.fault != tls::Fault::NotTls {
-                        self.send_handshake(&mut connection).await?;
-                        self.sent().await?;
-                    }
-                    return Err(Ending::Handshake(error));
-                }
+                // Counted as what it is; it was no reply that the peer did not read.
+                let unread = matches!(ending, Ending::Unread);
+                return Err(if unread { Ending::Expired } else { ending });
             }
         };
         let facts = connection.facts();
@@ -417,37 +400,60 @@ impl Dialogue {
         Ok(())
     }
 
-    async fn send_handshake(&mut self, connection: &mut tls::Connection) -> Result<(), Ending> {
-        if connection.has_outbound() {
-            self.sent().await?;
-            return self.send(connection.outbound());
+    async fn handshake(
+        &mut self,
+        greeting: Option<Vec<u8>>,
+    ) -> Result<(Box<tls::Connection>, GreetingSent), Ending> {
+        let connection = match self.shard.contexts.load().as_ref() {
+            None => return Err(Ending::NoTls),
+            Some(contexts) => tls::Connection::accept(contexts, greeting).map_err(|error| {
+                tracing::error!(session = %self.account.id(), %error, "no TLS for a session");
+                Ending::NoTls
+            })?,
+        };
+        let mut connection = Box::new(connection);
+        loop {
+            match connection.handshake() {
+                Handshake::Done(greeting_sent) => return Ok((connection, greeting_sent)),
+                Handshake::WantsInput => {
+                    self.send_ciphertext(&mut connection).await?;
+                    let buffer = self.receive_handshake().await?;
+                    connection.receive(&buffer);
+                }
+                Handshake::Failed(error) => {
+                    // In clear nothing is said, not even an alert, to one who does not speak TLS. An alert
+                    // that does not leave changes nothing about the fault.
+                    if error.fault != tls::Fault::NotTls {
+                        let _ = self.send_ciphertext(&mut connection).await;
+                    }
+                    return Err(Ending::Handshake(error));
+                }
+            }
         }
-        Ok(())
+    }
+
+    /// Sends what TLS has to say, and waits until it has left.
+    async fn send_ciphertext(&mut self, connection: &mut tls::Connection) -> Result<(), Ending> {
+        if connection.has_outbound() {
+            self.send(connection.outbound())?;
+        }
+        self.sent().await
     }
 
     async fn receive_handshake(&mut self) -> Result<ReceiveBuffer, Ending> {
         loop {
             if self.watched.is_expired() {
-                self.account
-                    .metrics()
-                    .handshake_failed(HandshakeFailure::TimedOut);
                 return Err(Ending::Expired);
             }
             if self.shard.watch.is_draining() {
                 return Err(Ending::Drained);
             }
-            match self.watched.socket().receive(&self.shard.buffers).await {
+            match self.watched.receive(&self.shard.buffers).await {
                 Ok(Some(buffer)) => {
                     self.account.received(buffer.len());
-                    self.sent().await?;
                     return Ok(buffer);
                 }
-                Ok(None) => {
-                    self.account
-                        .metrics()
-                        .handshake_failed(HandshakeFailure::Lost);
-                    return Err(Ending::PeerClosed);
-                }
+                Ok(None) => return Err(Ending::PeerClosed),
                 Err(error) => Box::pin(self.retry_receive(error)).await?,
             }
         }
@@ -504,23 +510,39 @@ impl Dialogue {
     }
 
     /// Says the rest, then terminates, joins what is in flight, and closes.
-    async fn finish(&mut self, ending: Ending) {
+    async fn finish(mut self: Box<Self>, ending: Ending) {
         self.tell(|session, now, out| session.lost(now, out));
         self.watched.set_deadline(Instant::now() + LAST_WORDS_MAX);
-        if ending.can_speak() && self.flush_last().await.is_ok() && self.peer_may_be_writing() {
+        let said = match ending.last_words() {
+            LastWords::Replies => self.flush_last().await.is_ok(),
+            LastWords::Alert => self.alert().await.is_ok(),
+            LastWords::None => false,
+        };
+        self.ending = ending;
+        if said && self.peer_may_be_writing() {
             self.linger().await;
         }
-        self.replies = Vec::new();
         if self.sending.is_some() {
             // Join: the operation completes by the cancellation, if not by itself.
             self.watched.socket().cancel();
             let _ = self.sent().await;
         }
-        self.shard.watch.remove(&self.watched);
-        self.account.close(&ending);
         // Close: nothing is in flight, so the last share of the socket, which goes with us, does it.
     }
 
+    /// Sends what TLS says of its own end, and no reply behind it (RFC 8446 §6.2).
+    async fn alert(&mut self) -> Result<(), Ending> {
+        self.sent().await?;
+        if let Wire::Tls(connection) = &mut self.channel {
+            let alert = connection.outbound();
+            if !alert.is_empty() {
+                self.send(alert)?;
+            }
+        }
+        self.sent().await
+    }
+
+    /// Sends the replies that are left, and the end of TLS.
     async fn flush_last(&mut self) -> Result<(), Ending> {
         if let Wire::Tls(connection) = &mut self.channel {
             let replies = mem::take(&mut self.replies);
@@ -544,7 +566,7 @@ impl Dialogue {
         self.watched.set_deadline(Instant::now() + LINGER_MAX);
         let mut octets = 0;
         while octets < LINGER_OCTETS_MAX && !self.watched.is_expired() {
-            match self.watched.socket().receive(&self.shard.buffers).await {
+            match self.watched.receive(&self.shard.buffers).await {
                 Ok(Some(buffer)) => octets += buffer.len(),
                 Ok(None) => return,
                 Err(error) => {
@@ -554,6 +576,17 @@ impl Dialogue {
                 }
             }
         }
+    }
+}
+
+impl Drop for Dialogue {
+    /// Also when the task panicked: the session is gone from the books, and its peer is not kept waiting.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.watched.socket().cancel();
+        }
+        self.shard.watch.remove(&self.watched);
+        self.account.close(&self.ending);
     }
 }
 
@@ -567,19 +600,6 @@ fn security_of(facts: &Facts) -> Security {
             .client_certificate
             .as_ref()
             .map(|client| client.subject.clone()),
-    }
-}
-
-fn failure_of(fault: tls::Fault) -> HandshakeFailure {
-    match fault {
-        tls::Fault::NotTls => HandshakeFailure::NotTls,
-        tls::Fault::Version => HandshakeFailure::Version,
-        tls::Fault::NoSharedCipher => HandshakeFailure::NoSharedCipher,
-        tls::Fault::NoSharedGroup => HandshakeFailure::NoSharedGroup,
-        tls::Fault::ClientCertificate => HandshakeFailure::ClientCertificate,
-        tls::Fault::PeerAlert(_) => HandshakeFailure::PeerAlert,
-        tls::Fault::Protocol => HandshakeFailure::Protocol,
-        tls::Fault::Internal => HandshakeFailure::Internal,
     }
 }
 

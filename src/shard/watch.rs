@@ -1,17 +1,19 @@
 //! The sessions of a shard, their deadlines, and the tick that enforces them.
 //!
-//! A wait is an operation in flight on the session's socket. When a deadline has passed, or the server drains,
-//! the tick marks the session and cancels what is in flight; the session finds out why when its operation
-//! completes. So no wait needs a timer of its own, and none is ever dropped with a buffer in it. A deadline
-//! is met within [`TICK`]; a tick looks at each session once, some ten nanoseconds.
+//! A wait is an operation in flight on the session's socket. When a deadline has passed the tick marks the
+//! session and cancels what is in flight; the session finds out why when its operation completes. A drain
+//! interrupts those that wait for input, and nobody whose replies are on their way. So no wait needs a timer
+//! of its own, and none is ever dropped with a buffer in it. A deadline is met within [`TICK`]; a tick looks
+//! at each session once, some ten nanoseconds.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::ring::Socket;
+use crate::ring::{ReceiveBuffer, ReceiveBuffers, Socket};
 
 /// How often deadlines are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -21,6 +23,7 @@ pub(super) struct Watched {
     socket: Socket,
     deadline: Cell<Instant>,
     expired: Cell<bool>,
+    receiving: Cell<bool>,
     place: Cell<usize>,
 }
 
@@ -40,6 +43,7 @@ impl Watch {
             socket,
             deadline: Cell::new(deadline),
             expired: Cell::new(false),
+            receiving: Cell::new(false),
             place: Cell::new(sessions.len()),
         });
         sessions.push(Rc::clone(&watched));
@@ -72,11 +76,13 @@ impl Watch {
         }
     }
 
-    /// Wakes every session so that it can end.
+    /// Wakes the sessions that wait for input, so that they can end. The others will look before they wait.
     pub(super) fn drain(&self) {
         self.draining.set(true);
         for watched in self.sessions.borrow().iter() {
-            watched.socket.cancel();
+            if watched.receiving.get() {
+                watched.socket.cancel();
+            }
         }
     }
 
@@ -101,6 +107,17 @@ impl Watched {
     /// The session's socket.
     pub(super) fn socket(&self) -> &Socket {
         &self.socket
+    }
+
+    /// Receives; what follows on `ECANCELED` is for the caller to find out.
+    pub(super) async fn receive(
+        &self,
+        buffers: &ReceiveBuffers,
+    ) -> io::Result<Option<ReceiveBuffer>> {
+        self.receiving.set(true);
+        let received = self.socket.receive(buffers).await;
+        self.receiving.set(false);
+        received
     }
 
     /// Sets a new deadline, and forgets that the old one passed.

@@ -61,7 +61,7 @@ pub(super) fn wipe(mut octets: Vec<u8>) {
 /// A name and the password that is to prove it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// The authentication identity.
+    /// The authentication identity. One that would act for another holds a NUL, which no user's name does.
     pub name: String,
     /// Its password.
     pub password: Secret,
@@ -119,9 +119,6 @@ pub enum ExchangeError {
     /// Not base64, or not the message the mechanism has at this point.
     #[error("the line is not what the mechanism has at this point")]
     Malformed,
-    /// Acting for another identity is granted to nobody.
-    #[error("the client asked to act for another identity")]
-    OtherIdentity,
 }
 
 impl Exchange {
@@ -192,11 +189,15 @@ fn plain(message: &[u8]) -> Result<Credentials, ExchangeError> {
         return Err(ExchangeError::Malformed);
     };
     let name = identity(name)?;
-    if !authorization.is_empty() && authorization != name.as_bytes() {
-        return Err(ExchangeError::OtherIdentity);
-    }
+    let name = if authorization.is_empty() || authorization == name.as_bytes() {
+        String::from(name)
+    } else {
+        // Acting for another is granted to nobody. It is a name that nobody can have, so that it is refused
+        // as late as any other, and counts like one.
+        format!("{}\0{name}", String::from_utf8_lossy(authorization))
+    };
     Ok(Credentials {
-        name: String::from(name),
+        name,
         password: Secret::from(password.to_vec()),
     })
 }
@@ -252,7 +253,7 @@ mod tests {
             (
                 "another identity",
                 b"root\0tim\0x",
-                Err(ExchangeError::OtherIdentity),
+                complete("root\0tim", b"x"),
             ),
             ("no name", b"\0\0x", Err(ExchangeError::Malformed)),
             (

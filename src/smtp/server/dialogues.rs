@@ -161,7 +161,7 @@ impl Stage {
                 Effect::Verify(credentials) => {
                     assert!(!self.session.wants_input());
                     let verdict = match credentials.password.octets() {
-                        b"good" => Verdict::Accepted,
+                        b"good" if !credentials.name.contains('\0') => Verdict::Accepted,
                         b"busy" => Verdict::Unavailable,
                         _ => Verdict::Refused,
                     };

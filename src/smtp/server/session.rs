@@ -1060,7 +1060,6 @@ impl Session {
             }
             Err(ExchangeError::Cancelled) => replies::AUTH_CANCELLED,
             Err(ExchangeError::Malformed) => replies::AUTH_MALFORMED,
-            Err(ExchangeError::OtherIdentity) => replies::AUTH_FAILED,
         };
         self.refuse(Verb::Auth, refusal, out);
         (State::Commands(Stage::Idle(peer)), Effect::Input)
