@@ -16,7 +16,8 @@ use crate::smtp::envelope::Recipient;
 /// with the octets that are unsafe in a file name as `%XX`.
 ///
 /// Unsafe are `/` and NUL, controls and spaces, `%` itself, so that no two local parts meet, and a dot in
-/// front, so that no name is `.` or `..` or hidden.
+/// front, so that no name is `.` or `..` or hidden. The empty local part, `""`, is a lone `%`, which no other
+/// one becomes: without a name of its own its Maildir would be the domain's directory.
 pub fn mailbox_directory(recipient: &Recipient) -> PathBuf {
     [
         safe_name(&recipient.domain),
@@ -27,6 +28,9 @@ pub fn mailbox_directory(recipient: &Recipient) -> PathBuf {
 }
 
 fn safe_name(name: &str) -> String {
+    if name.is_empty() {
+        return "%".to_owned();
+    }
     let mut safe = String::with_capacity(name.len());
     for letter in name.to_lowercase().chars() {
         let unsafe_here = matches!(letter, '/' | '\\' | '%' | '\u{0}'..=' ' | '\u{7f}')
@@ -276,6 +280,7 @@ mod tests {
             ("a space", "a b", "mx.test/a%20b"),
             ("NUL and DEL", "\u{0}\u{7f}", "mx.test/%00%7F"),
             ("an at sign", "a@b", "mx.test/a@b"),
+            ("nothing at all", "", "mx.test/%"),
             ("letters beyond ASCII", "Jörg", "mx.test/jörg"),
         ] {
             let directory = mailbox_directory(&recipient(local_part, "mx.test"));
