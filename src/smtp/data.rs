@@ -17,7 +17,11 @@ const BLOCK_OCTETS_DEFAULT: usize = 4 * 1024;
 /// Smallest first block, so that a peer declaring `SIZE=1` does not make us chain crumbs.
 const BLOCK_OCTETS_MIN: usize = 512;
 
-/// Largest block. Also caps what a declared size can make us allocate before it is sent.
+/// Largest first block, whatever is declared: as many sessions as there may be by default, each with a
+/// line of mail and a large SIZE, then still fit into the default budget and spend it for nobody else.
+const FIRST_BLOCK_OCTETS_MAX: usize = 16 * 1024;
+
+/// Largest block.
 const BLOCK_OCTETS_MAX: usize = 256 * 1024;
 
 /// How many octets of mail data the process may hold in memory, and how many it does.
@@ -94,8 +98,8 @@ impl MailData {
         let block_octets_next = match declared_octets {
             None => BLOCK_OCTETS_DEFAULT,
             Some(octets) => usize::try_from(octets)
-                .unwrap_or(BLOCK_OCTETS_MAX)
-                .clamp(BLOCK_OCTETS_MIN, BLOCK_OCTETS_MAX),
+                .unwrap_or(FIRST_BLOCK_OCTETS_MAX)
+                .clamp(BLOCK_OCTETS_MIN, FIRST_BLOCK_OCTETS_MAX),
         };
         MailData {
             budget: Arc::clone(budget),
@@ -214,8 +218,9 @@ mod tests {
             ("declared exactly", Some(2100), 2100, 2100),
             ("declared too low", Some(2100), 2101, 2100 + 4200),
             ("declared as nothing", Some(0), 1, 512),
-            ("declared huge", Some(1 << 40), 1, 256 * 1024),
-            ("blocks stop doubling", Some(1 << 40), 256 * 1024 + 1, 512 * 1024),
+            ("declared huge", Some(1 << 40), 1, 16 * 1024),
+            ("more than the first block", Some(1 << 40), 16 * 1024 + 1, 48 * 1024),
+            ("blocks stop doubling", Some(1 << 40), 752 * 1024 + 1, 1008 * 1024),
         ];
         for (name, declared, octets, held) in rows {
             let budget = Budget::new(u64::MAX);
