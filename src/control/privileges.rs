@@ -83,14 +83,21 @@ impl Identity {
         resolve_in(&read("/etc/passwd")?, &read("/etc/group")?, user, group)
     }
 
+    /// Whether [`Identity::assume`] can succeed: asked early, since what comes before it fails with
+    /// less telling errors.
+    pub fn may_be_assumed(&self) -> Result<(), PrivilegesError> {
+        if self.is_ours() || rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        Err(PrivilegesError::NotRoot)
+    }
+
     /// Becomes this identity for good. Call it when everything that takes root is bound and
     /// opened, and before the first thread is started.
     pub fn assume(&self) -> Result<(), PrivilegesError> {
+        self.may_be_assumed()?;
         if self.is_ours() {
             return Ok(());
-        }
-        if !rustix::process::geteuid().is_root() {
-            return Err(PrivilegesError::NotRoot);
         }
         let threads = threads().map_err(|source| PrivilegesError::Kernel {
             what: "root: threads unknown",

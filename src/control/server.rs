@@ -90,6 +90,9 @@ where
 pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
     let descriptors = privileges::raise_descriptors_max();
     let identity = Identity::resolve(config.user.as_deref(), config.group.as_deref())?;
+    if let Some(identity) = &identity {
+        identity.may_be_assumed()?;
+    }
     let lock = DataDirLock::take(&config.data_dir, identity.as_ref())?;
     let bound = bind(&config)?;
     let metrics_listener = config

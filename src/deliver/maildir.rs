@@ -84,8 +84,9 @@ pub fn file_octets<'d>(
 
 /// A message in `tmp`, not yet seen by readers.
 #[derive(Debug)]
-pub struct Prepared {
-    mailbox: PathBuf,
+pub struct Prepared<'p> {
+    root: &'p Path,
+    directory: &'p Path,
     name: String,
 }
 
@@ -119,15 +120,19 @@ impl MaildirError {
 }
 
 /// Writes `octets` into `tmp` of the Maildir `directory` below `root`, and makes the Maildir where it is missing.
-pub async fn prepare(
-    root: &Path,
-    directory: &Path,
+pub async fn prepare<'p>(
+    root: &'p Path,
+    directory: &'p Path,
     name: String,
     octets: Vec<u8>,
     sync: Sync,
-) -> Result<Prepared, MaildirError> {
-    let mailbox = root.join(directory);
-    let path = mailbox.join("tmp").join(&name);
+) -> Result<Prepared<'p>, MaildirError> {
+    let prepared = Prepared {
+        root,
+        directory,
+        name,
+    };
+    let path = prepared.path_in("tmp");
     let file = match ring::File::create_new(&path, FILE_MODE).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make(root, directory, sync).await?;
@@ -136,7 +141,6 @@ pub async fn prepare(
         other => other,
     };
     let file = file.map_err(MaildirError::of("create", &path))?;
-    let prepared = Prepared { mailbox, name };
     let written = match file.write_all(octets).await {
         Ok(()) if sync == Sync::Yes => file.sync().await,
         other => other,
@@ -150,19 +154,27 @@ pub async fn prepare(
     }
 }
 
-impl Prepared {
-    /// Shows the message to readers. After an error it may be shown or not: [`Prepared::withdraw`] it.
+impl Prepared<'_> {
+    /// Shows the message to readers. A Maildir that lost its `new` gets another. After an error the message
+    /// may be shown or not: [`Prepared::withdraw`] it.
     pub async fn publish(&self, sync: Sync) -> Result<(), MaildirError> {
-        let new = self.mailbox.join("new");
-        let (from, to) = (
-            self.mailbox.join("tmp").join(&self.name),
-            new.join(&self.name),
-        );
+        match self.show(sync).await {
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+                make(self.root, self.directory, sync).await?;
+                self.show(sync).await
+            }
+            other => other,
+        }
+    }
+
+    async fn show(&self, sync: Sync) -> Result<(), MaildirError> {
+        let new = self.root.join(self.directory).join("new");
         // Opened first: when descriptors have run out, the message is not shown yet.
         let directory = match sync {
             Sync::Yes => Some(open_directory(&new).await?),
             Sync::No => None,
         };
+        let (from, to) = (self.path_in("tmp"), self.path_in("new"));
         ring::rename(&from, &to)
             .await
             .map_err(MaildirError::of("rename into place", &from))?;
@@ -177,13 +189,20 @@ impl Prepared {
 
     /// Takes a message away again that was not published, as far as the disk lets us.
     pub async fn discard(&self) {
-        let _ = ring::remove_file(&self.mailbox.join("tmp").join(&self.name)).await;
+        let _ = ring::remove_file(&self.path_in("tmp")).await;
     }
 
     /// Takes a message away again that may have been published, as far as the disk and readers let us.
     pub async fn withdraw(&self) {
-        let _ = ring::remove_file(&self.mailbox.join("new").join(&self.name)).await;
+        let _ = ring::remove_file(&self.path_in("new")).await;
         self.discard().await;
+    }
+
+    fn path_in(&self, part: &str) -> PathBuf {
+        let mut path = self.root.join(self.directory);
+        path.push(part);
+        path.push(&self.name);
+        path
     }
 }
 
@@ -379,6 +398,39 @@ mod tests {
         for part in ["tmp", "new"] {
             let directory = root.path().join("d/l").join(part);
             assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0, "{part}");
+        }
+    }
+
+    #[test]
+    fn a_half_made_maildir_is_completed() {
+        for there in [
+            &[][..],
+            &["tmp"],
+            &["new"],
+            &["tmp", "cur"],
+            &["new", "cur"],
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let directory = Path::new("mx.test/user");
+            let mailbox = root.path().join(directory);
+            std::fs::create_dir_all(&mailbox).unwrap();
+            for part in there {
+                std::fs::create_dir(mailbox.join(part)).unwrap();
+            }
+            let settings = ring::RingSettings {
+                entries: 8,
+                sqpoll: false,
+            };
+            ring::run(settings, async {
+                let octets = b"x\n".to_vec();
+                let prepared = prepare(root.path(), directory, "1".into(), octets, Sync::Yes)
+                    .await
+                    .unwrap();
+                prepared.publish(Sync::Yes).await.unwrap();
+            })
+            .unwrap();
+            assert!(mailbox.join("new/1").exists(), "{there:?} were there");
+            assert!(mailbox.join("cur").exists(), "{there:?} were there");
         }
     }
 
