@@ -5,7 +5,7 @@
 //!
 //! What is looked for: a panic, a call that does not come back, an answer that depends on how the
 //! octets were cut, a difference from a naive reading of the same rules, memory that is not given
-//! back, and a message that was committed against the policy (see `support/transcript_play.rs`).
+//! back, and a message that was committed against the policy (see `support/transcript_line.rs`).
 
 #![allow(
     clippy::unwrap_used,
@@ -19,11 +19,8 @@
 #[path = "support/transcript.rs"]
 mod transcript;
 #[allow(dead_code, reason = "the player of transcripts uses the rest")]
-#[path = "support/transcript_match.rs"]
-mod transcript_match;
-#[allow(dead_code, reason = "the player of transcripts uses the rest")]
-#[path = "support/transcript_play.rs"]
-mod transcript_play;
+#[path = "support/transcript_line.rs"]
+mod transcript_line;
 
 #[path = "fuzz/bdat.rs"]
 mod bdat;

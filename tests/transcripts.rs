@@ -16,9 +16,11 @@
 #[allow(dead_code, reason = "the fuzzer uses the rest")]
 #[path = "support/transcript.rs"]
 mod transcript;
+#[allow(dead_code, reason = "the fuzzer uses the rest")]
+#[path = "support/transcript_line.rs"]
+mod transcript_line;
 #[path = "support/transcript_match.rs"]
 mod transcript_match;
-#[allow(dead_code, reason = "the fuzzer uses the rest")]
 #[path = "support/transcript_play.rs"]
 mod transcript_play;
 #[path = "support/transcript_sockets.rs"]
@@ -31,7 +33,8 @@ use std::thread;
 use std::time::Instant;
 
 use transcript::{Kind, Transcript, Way};
-use transcript_play::{Cutting, Fault, play, shortened};
+use transcript_line::shortened;
+use transcript_play::{Cutting, Fault, play};
 use transcript_sockets::{Flags, Pace, Server};
 
 /// The transcripts to be played.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::end_of_data::hops;
 use super::transcript::{Way, Wishes};
-use super::transcript_play::{Line, Scripted, piece_octets};
+use super::transcript_line::{Line, Scripted, piece_octets};
 use super::{TOKENS, cases, choose};
 
 #[test]

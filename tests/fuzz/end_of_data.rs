@@ -2,7 +2,7 @@
 
 use ringpost::smtp::end_of_data::{EndOfData, Progress, StrayNewline};
 
-use super::transcript_play::piece_octets;
+use super::transcript_line::piece_octets;
 use super::{TOKENS, cases, choose};
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ringpost::smtp::server::{CommitFailure, StartTls, Verdict};
 
 use super::transcript::{Kind, Way, Wishes};
-use super::transcript_play::{Line, Outside, piece_octets, shortened};
+use super::transcript_line::{Line, Outside, piece_octets, shortened};
 use super::{TOKENS, TRANSCRIPTS, cases, choose, mutate};
 
 /// Something that happens to a session.

@@ -19,8 +19,9 @@ use ringpost::smtp::end_of_data::StrayNewline;
 use ringpost::smtp::server::StartTls;
 
 use super::transcript::{Kind, Mail, Transcript, Way, Wishes};
+use super::transcript_line::{HOSTNAME, piece_octets, shortened};
 use super::transcript_match::{LastReply, Replies};
-use super::transcript_play::{Fault, HOSTNAME, is_reply, piece_octets, shortened};
+use super::transcript_play::{Fault, is_reply};
 
 /// How long a reply, a file, or a server's start may take on a slow machine under load.
 const PATIENCE: Duration = Duration::from_secs(20);
