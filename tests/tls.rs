@@ -2,7 +2,7 @@
 //! ends, and what the server demands of a client's certificate.
 //!
 //! Python does the resumption: the `openssl` crate sets a session by an `unsafe` call, which stays
-//! out of the tests. The cases with `openssl s_client` and GnuTLS are in `blackbox.rs`.
+//! out of the tests. The cases with `openssl s_client` and GnuTLS are in `blackbox_tls.rs`.
 
 #![cfg(test)]
 
