@@ -82,6 +82,17 @@ impl Client {
         }
     }
 
+    /// Connects and comes, with one recipient, as far as the reply to DATA.
+    pub(crate) fn in_data(address: SocketAddr) -> Self {
+        let mut client = Self::connect(address);
+        client.expect(220);
+        client.send("EHLO c.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<u@example.test>\r\nDATA\r\n");
+        for code in [250, 250, 250, 354] {
+            client.expect(code);
+        }
+        client
+    }
+
     /// Shakes hands as a client that trusts the tests' authority and asks for `mx.test`.
     pub(crate) fn secure(self) -> Self {
         let configuration = Authority::shared().connector().build().configure().unwrap();

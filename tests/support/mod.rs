@@ -34,6 +34,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take before the test calls it hung. Generous: two busy cores share it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A message that is as good as any: 17 octets.
+pub(crate) const TEXT: &[u8] = b"Subject: x\r\n\r\nx\r\n";
+
 /// Asks `condition` until it answers, and panics after `PATIENCE` with what was awaited.
 pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;

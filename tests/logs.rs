@@ -1,0 +1,94 @@
+//! What the log says of a session and a message, and what it must not say.
+
+#![cfg(test)]
+
+mod support;
+
+use support::TEXT;
+use support::server::Setup;
+
+#[test]
+fn credentials_and_mail_are_never_in_a_log() {
+    for (format, level) in [("text", "trace"), ("json", "trace"), ("text", "info")] {
+        let server = Setup::new()
+            .users(&[("alice", "wonderland")])
+            .flag("--tcp-auth", "yes")
+            .flag("--tls-auth", "yes")
+            .flag("--log-format", format)
+            .flag("--log-level", level)
+            .start();
+        for mut client in [
+            server.client(),
+            server.client().starttls(),
+            server.tls_client(),
+        ] {
+            client.ehlo();
+            client
+                .say("AUTH PLAIN AGFsaWNlAGxvb2tpbmcgZ2xhc3M=")
+                .begins("535");
+            // Not base64, no credentials, a line that is not one of AUTH's: all must stay unsaid.
+            client.say("AUTH PLAIN wonderland!").begins("501");
+            client.say("AUTH LOGIN").begins("334");
+            client.say("YWxpY2U=").begins("334");
+            client.say("bG9va2luZyBnbGFzcw==").begins("535");
+            client.say("AUTH PLAIN").begins("334");
+            client.say("AGFsaWNlAHdvbmRlcmxhbmQ=").begins("235");
+            client
+                .deliver(
+                    "a@b.test",
+                    &["u@example.test"],
+                    b"Subject: sesame\r\n\r\nopen sesame\r\n",
+                )
+                .begins("250");
+            client.quit();
+        }
+        let log = server.log_to_end();
+        assert!(!log.is_empty());
+        for line in &log {
+            for secret in [
+                "wonderland",
+                "looking glass",
+                "d29uZGVybGFuZA",
+                "bG9va2luZyBnbGFzcw",
+                "AGFsaWNlAHdvbmRlcmxhbmQ",
+                "AGFsaWNlAGxvb2tpbmcgZ2xhc3M",
+                "argon2id",
+                "sesame",
+            ] {
+                assert!(!line.contains(secret), "{secret:?} is in {line:?}");
+            }
+        }
+    }
+}
+
+/// One line a session and one a transaction, with what an operator looks for.
+#[test]
+fn a_session_and_a_transaction_are_one_line_each() {
+    let server = Setup::new().start();
+    let mut client = server.client();
+    let peer = client.socket().local_addr().unwrap().to_string();
+    client.ehlo();
+    let reply = client.deliver("a@b.test", &["u@example.test"], TEXT);
+    let queue_id = reply.first().rsplit(' ').next().unwrap().to_owned();
+    client.quit();
+    let log = server.log_to_end();
+    let about: Vec<&String> = log.iter().filter(|line| line.contains(&queue_id)).collect();
+    assert_eq!(about.len(), 1, "{log:#?}");
+    for word in ["a@b.test", "u@example.test", peer.as_str()] {
+        assert!(about[0].contains(word), "{word}: {}", about[0]);
+    }
+    let sessions = log
+        .iter()
+        .filter(|line| line.contains(&peer) && !line.contains(&queue_id))
+        .collect::<Vec<_>>();
+    assert_eq!(sessions.len(), 1, "{log:#?}");
+}
+
+#[test]
+fn json_log_lines_are_json() {
+    let server = Setup::new().flag("--log-format", "json").start();
+    server.client().quit();
+    let log = server.log_to_end().join("\n");
+    let script = "import json, sys\nfor line in sys.stdin:\n    json.loads(line)\n";
+    support::programs::run(support::program("python3").args(["-c", script]), log).succeeded();
+}
