@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, LazyLock, Mutex};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -476,28 +476,33 @@ impl Log {
                 let text = String::from_utf8_lossy(&line)
                     .trim_end_matches(['\r', '\n'])
                     .to_owned();
-                writer.read.lock().unwrap().lines.push(text);
+                writer.lock().lines.push(text);
                 writer.changed.notify_all();
                 line.clear();
             }
-            writer.read.lock().unwrap().ended = true;
+            writer.lock().ended = true;
             writer.changed.notify_all();
         });
         log
     }
 
+    /// A test that fails while it looks at the lines poisons the lock; they are whole all the same,
+    /// and the reader goes on, so that the failure shows them to the end.
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.read.lock().unwrap().lines.clone()
+        self.lock().lines.clone()
     }
 
     /// All lines; waits for the end of the stream.
     pub(crate) fn to_end(&self) -> Vec<String> {
-        let read = self.read.lock().unwrap();
         let (read, timeout) = self
             .changed
-            .wait_timeout_while(read, PATIENCE, |read| !read.ended)
-            .unwrap();
+            .wait_timeout_while(self.lock(), PATIENCE, |read| !read.ended)
+            .unwrap_or_else(PoisonError::into_inner);
         assert!(
             !timeout.timed_out(),
             "the stream did not end: {:#?}",
@@ -519,7 +524,7 @@ impl Log {
         wanted: impl Fn(&str) -> bool,
     ) -> String {
         let deadline = Instant::now() + PATIENCE;
-        let mut read = self.read.lock().unwrap();
+        let mut read = self.lock();
         loop {
             if let Some(line) = read.lines.iter().skip(skip).find(|line| wanted(line)) {
                 return line.clone();
@@ -530,7 +535,8 @@ impl Log {
                 "no {what} among {:#?}",
                 read.lines
             );
-            read = self.changed.wait_timeout(read, left).unwrap().0;
+            let woken = self.changed.wait_timeout(read, left);
+            read = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
