@@ -69,7 +69,30 @@ fn a_dialogue_moves_each_counter_by_what_happened() {
         ("ringpost_handshakes_total", vec![("kind", "full")], 2),
         ("ringpost_handshakes_total", vec![("kind", "resumed")], 0),
         ("ringpost_handshake_seconds_count", vec![], 2),
+        ("ringpost_handshake_failures_total", vec![], 0),
+        (
+            "ringpost_tls_sessions_total",
+            vec![("version", "1.3"), ("means", "starttls")],
+            1,
+        ),
+        (
+            "ringpost_tls_sessions_total",
+            vec![("version", "1.3"), ("means", "implicit")],
+            1,
+        ),
+        ("ringpost_tls_sessions_total", vec![], 2),
         ("ringpost_messages_total", vec![], 2),
+        ("ringpost_recipients_total", vec![], 3),
+        ("ringpost_message_bytes_total", vec![], 2 * 26),
+        (
+            "ringpost_transactions_total",
+            vec![("outcome", "accepted")],
+            2,
+        ),
+        ("ringpost_transactions_total", vec![], 2),
+        ("ringpost_auth_total", vec![("outcome", "accepted")], 1),
+        ("ringpost_auth_total", vec![("outcome", "refused")], 1),
+        ("ringpost_auth_total", vec![], 2),
         (
             "ringpost_replies_total",
             vec![("verb", "EHLO"), ("code", "250")],
@@ -131,13 +154,17 @@ fn a_dialogue_moves_each_counter_by_what_happened() {
             3,
         ),
         // …and no reply that is not in this list.
-        ("ringpost_replies_total", vec![], 25),
+        ("ringpost_replies_total", vec![], 24),
         ("ringpost_refusals_total", vec![("reason", "relay")], 1),
         (
             "ringpost_refusals_total",
             vec![("reason", "auth-failed")],
             1,
         ),
+        ("ringpost_refusals_total", vec![("reason", "syntax")], 1),
+        ("ringpost_refusals_total", vec![], 3),
+        ("ringpost_connections_refused_total", vec![], 0),
+        ("ringpost_accept_errors_total", vec![], 0),
     ] {
         assert_eq!(
             moved(name, &labels),
