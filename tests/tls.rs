@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use openssl::ssl::{SslStream, SslVersion};
 use support::programs::{program, run};
-use support::server::{Server, Setup};
+use support::server::{Server, Setup, field};
 use support::{Authority, Client, KeyKind, PATIENCE, Pair};
 
 /// Connects again and again, each time with the ticket of the connection before and never twice with
@@ -370,23 +370,61 @@ fn versions_below_the_minimum_are_refused() {
     server.tls_client().quit();
 }
 
-/// A client that offers X25519MLKEM768 and nothing else can only get through by it.
+/// A client that offers one group can only get through by it, and the server says which it was.
 #[test]
-fn the_hybrid_group_is_negotiated() {
+fn each_group_is_negotiated_the_hybrid_one_too() {
     let server = Setup::new().start();
     for group in ["X25519MLKEM768", "X25519", "P-256", "P-384"] {
         let mut connector = Authority::shared().connector();
-        if connector.set_groups_list(group).is_err() {
-            // Linked with a distribution's OpenSSL before 3.5.
-            eprintln!("skipped: the linked OpenSSL does not know {group}");
+        if let Err(error) = connector.set_groups_list(group) {
+            let is_vendored = cfg!(feature = "vendored-openssl");
+            assert!(!is_vendored, "OpenSSL 3.5 and later know {group}: {error}");
+            eprintln!("skipped: this distribution's OpenSSL does not know {group}");
             continue;
         }
-        let client = Client::connect(server.tls())
-            .secure_with(connector.build().configure().unwrap(), "mx.test");
-        let mut client = client.unwrap_or_else(|error| panic!("{group}: {error}"));
-        client.expect(220);
-        client.quit();
+        let connector = connector.build();
+        for starttls in [false, true] {
+            let client = if starttls {
+                let mut client = server.client();
+                client.ehlo();
+                client.say("STARTTLS").begins("220 2.0.0");
+                client
+            } else {
+                Client::connect(server.tls())
+            };
+            let seen = server.log().lines().len();
+            let client = client.secure_with(connector.configure().unwrap(), "mx.test");
+            let mut client = client.unwrap_or_else(|error| panic!("{group}: {error}"));
+            if !starttls {
+                client.expect(220);
+            }
+            client.quit();
+            let what = format!("session of {group}");
+            let line = server.log().await_line_after(seen, &what, |line| {
+                line.contains(" session ") && line.contains(" tls=TLSv1.3 ")
+            });
+            // OpenSSL's names: "X25519MLKEM768", "x25519", "secp256r1" or "prime256v1".
+            let logged = field(&line, "group").unwrap();
+            let names = [group.to_lowercase(), group.replace("P-", "secp") + "r1"];
+            assert!(names.contains(&logged.to_lowercase()), "{line}");
+        }
     }
+}
+
+/// Both ends left to their defaults agree on the hybrid group, in one round trip.
+#[test]
+fn the_hybrid_group_is_the_default() {
+    if !cfg!(feature = "vendored-openssl") {
+        eprintln!("skipped: a distribution's OpenSSL need not have it");
+        return;
+    }
+    let server = Setup::new().start();
+    let mut client = server.tls_client();
+    client.ehlo();
+    client.quit();
+    server.log().await_line("hybrid session", |line| {
+        line.contains(" session ") && field(line, "group").as_deref() == Some("X25519MLKEM768")
+    });
 }
 
 fn presented(server: &Server, name: &str, sigalgs: &str) -> Result<Vec<u8>, String> {
