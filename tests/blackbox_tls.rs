@@ -212,19 +212,30 @@ fn s_client_with_and_without_a_certificate() {
     }
 }
 
-/// The system's own client where it knows the group, else the linked one in `tls.rs` has to do.
+/// Groups that every OpenSSL since 1.1.1 knows; the hybrid one is `tls.rs`'s, whose client is linked.
 #[test]
-fn s_client_with_the_hybrid_group() {
+fn s_client_by_group() {
     let server = setup().start();
-    let ended = s_client(&server, false, &["-tls1_3", "-groups", "X25519MLKEM768"]);
-    if ended.text().contains("set_groups") || ended.text().contains("with command: \"-groups") {
-        eprintln!("skipped: this openssl does not know X25519MLKEM768; tests/tls.rs covers it");
-        return;
+    for starttls in [false, true] {
+        for (group, key) in [
+            ("X25519", "X25519, 253 bits"),
+            ("P-256", "ECDH, prime256v1, 256 bits"),
+            ("P-384", "ECDH, secp384r1, 384 bits"),
+        ] {
+            let ended = s_client(&server, starttls, &["-tls1_3", "-groups", group]);
+            let text = ended.text();
+            assert!(
+                text.contains(&format!("Server Temp Key: {key}")),
+                "{group}: {ended:#?}"
+            );
+            assert!(text.contains("221 2.0.0"), "{group}: {ended:#?}");
+        }
     }
-    assert!(ended.text().contains("221 2.0.0"), "{ended:#?}");
 }
 
 // ---------------------------------------------------------------- GnuTLS
+
+// Its `--crlf` changes the first LF of each read only, so these tests write CR LF themselves.
 
 #[test]
 fn gnutls_cli_on_both_ports() {
@@ -241,7 +252,6 @@ fn gnutls_cli_on_both_ports() {
             .args([
                 "--port",
                 &address.port().to_string(),
-                "--crlf",
                 "--priority",
                 priority,
             ])
@@ -260,15 +270,17 @@ fn gnutls_cli_on_both_ports() {
         running
             .out
             .await_line("handshake", |line| line.contains("Handshake was completed"));
-        running.write("EHLO client.test\nMAIL FROM:<a@b.test>\nRCPT TO:<u@example.test>\nDATA\n");
+        running.write(
+            "EHLO client.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<u@example.test>\r\nDATA\r\n",
+        );
         running
             .out
             .await_line("354", |line| line.starts_with("354 "));
-        running.write("Subject: by GnuTLS\n\nx\n.\n");
+        running.write("Subject: by GnuTLS\r\n\r\nx\r\n.\r\n");
         running
             .out
             .await_line("250", |line| line.starts_with("250 2.0.0 Ok: queued as"));
-        running.write("QUIT\n");
+        running.write("QUIT\r\n");
         running
             .out
             .await_line("221", |line| line.starts_with("221 2.0.0"));
@@ -294,12 +306,7 @@ fn gnutls_cli_resumes() {
     for version in ["TLS1.2", "TLS1.3"] {
         let mut command = program("gnutls-cli");
         command
-            .args([
-                "--port",
-                &server.tls().port().to_string(),
-                "--crlf",
-                "--resume",
-            ])
+            .args(["--port", &server.tls().port().to_string(), "--resume"])
             .args(["--priority", &format!("NORMAL:-VERS-ALL:+VERS-{version}")])
             .args([
                 "--sni-hostname",
@@ -315,7 +322,7 @@ fn gnutls_cli_resumes() {
         running
             .out
             .await_line("resumption", |line| line.contains(resumed));
-        running.write("EHLO client.test\nQUIT\n");
+        running.write("EHLO client.test\r\nQUIT\r\n");
         running
             .out
             .await_line("221", |line| line.starts_with("221 2.0.0"));
