@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
@@ -168,14 +169,24 @@ fn swaks_is_refused_a_relay_and_an_oversized_message() {
         Some(24),
         "24 is swaks' exit status for RCPT: {ended:#?}"
     );
+    // swaks announces no SIZE, so it is the data that is too long: found out while it comes, told
+    // behind its end, and the dialogue keeps step until QUIT.
+    let text = format!(
+        "Subject: long\n\n{}",
+        format!("{}\n", "x".repeat(70)).repeat(100)
+    );
+    fs::write(server.path("oversized"), text).unwrap();
+    let oversized = format!("@{}", server.path("oversized").display());
     let mut command = swaks(&server, server.tcp());
-    let ended = run(command.args(["--data", "-"]), "x".repeat(70).repeat(100));
+    let ended = run(command.args(["--data", &oversized]), "");
     assert_eq!(
         ended.code,
         Some(26),
         "26 is swaks' exit status for DATA: {ended:#?}"
     );
     assert!(ended.out.contains("552 5.3.4"), "{ended:#?}");
+    assert!(ended.out.contains("221 2.0.0"), "{ended:#?}");
+    assert!(server.maildir("example.test", "u").messages().is_empty());
 }
 
 /// RFC 5321 §4.1.1.1 has HELO for those that know no EHLO.
@@ -250,7 +261,8 @@ fn smtp_source_to_a_maildir_loses_nothing() {
         count += messages.len();
         for message in messages {
             let parts = message.parts();
-            assert_eq!(parts.with(), "ESMTP");
+            // It says HELO.
+            assert_eq!(parts.with(), "SMTP");
             assert!(parts.message.len() > 1900, "{} octets", parts.message.len());
         }
     }
@@ -318,6 +330,29 @@ with smtplib.SMTP("127.0.0.1", tcp, timeout=60) as client:
     assert client.expn("u")[0] == 502
     assert client.help()
 "#;
+
+/// smtplib announces the size with MAIL (RFC 1870 §6.1): refused there, before any data.
+#[test]
+fn smtplib_announces_a_size_over_the_limit() {
+    const SCRIPT: &str = r#"
+import smtplib, sys
+with smtplib.SMTP("127.0.0.1", int(sys.argv[1]), timeout=60) as client:
+    client.ehlo("client.test")
+    assert client.esmtp_features["size"] == "4096", client.esmtp_features
+    try:
+        client.sendmail("a@b.test", ["u@example.test"], b"x" * 4097)
+        raise SystemExit("it was accepted")
+    except smtplib.SMTPSenderRefused as error:
+        assert error.smtp_code == 552 and error.smtp_error.startswith(b"5.3.4 "), error
+    assert client.sendmail("a@b.test", ["u@example.test"], b"x" * 4000) == {}
+"#;
+    let server = setup().flag("--max-message-bytes", "4k").start();
+    let mut command = program("python3");
+    command.args(["-c", SCRIPT, &server.tcp().port().to_string()]);
+    run(&mut command, "").succeeded();
+    let delivered = server.maildir("example.test", "u").only();
+    assert!(delivered.parts().message.starts_with(b"xxxx"));
+}
 
 #[test]
 fn smtplib_by_starttls_tls_and_clear() {
