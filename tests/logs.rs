@@ -5,7 +5,7 @@
 mod support;
 
 use support::TEXT;
-use support::server::Setup;
+use support::server::{Setup, field};
 
 #[test]
 fn credentials_and_mail_are_never_in_a_log() {
@@ -61,7 +61,8 @@ fn credentials_and_mail_are_never_in_a_log() {
     }
 }
 
-/// One line a session and one a transaction, with what an operator looks for.
+/// One line a session and one a transaction, with what an operator looks for, joined by the
+/// session's name.
 #[test]
 fn a_session_and_a_transaction_are_one_line_each() {
     let server = Setup::new().start();
@@ -72,16 +73,38 @@ fn a_session_and_a_transaction_are_one_line_each() {
     let queue_id = reply.first().rsplit(' ').next().unwrap().to_owned();
     client.quit();
     let log = server.log_to_end();
-    let about: Vec<&String> = log.iter().filter(|line| line.contains(&queue_id)).collect();
-    assert_eq!(about.len(), 1, "{log:#?}");
-    for word in ["a@b.test", "u@example.test", peer.as_str()] {
-        assert!(about[0].contains(word), "{word}: {}", about[0]);
+    let about = |word: &str| {
+        let mut lines = log.iter().filter(|line| line.contains(word));
+        let line = lines.next().unwrap_or_else(|| panic!("{word}: {log:#?}"));
+        assert!(lines.next().is_none(), "{word} twice: {log:#?}");
+        line
+    };
+    let (transaction, session) = (about(&queue_id), about(&peer));
+    assert!(transaction.contains(" INFO transaction "), "{transaction}");
+    for (name, value) in [
+        ("queue_id", queue_id.as_str()),
+        ("from", "<a@b.test>"),
+        ("to", "<u@example.test>"),
+        ("recipients", "1"),
+        ("outcome", "accepted"),
+        ("reply", "250"),
+        ("octets", "17"),
+    ] {
+        let logged = field(transaction, name);
+        assert_eq!(logged.as_deref(), Some(value), "{name}: {transaction}");
     }
-    let sessions = log
-        .iter()
-        .filter(|line| line.contains(&peer) && !line.contains(&queue_id))
-        .collect::<Vec<_>>();
-    assert_eq!(sessions.len(), 1, "{log:#?}");
+    assert!(session.contains(" INFO session "), "{session}");
+    for (name, value) in [
+        ("listener", "tcp"),
+        ("peer", peer.as_str()),
+        ("ehlo", "client.test"),
+        ("messages", "1"),
+        ("ended", "quit"),
+    ] {
+        let logged = field(session, name);
+        assert_eq!(logged.as_deref(), Some(value), "{name}: {session}");
+    }
+    assert_eq!(field(transaction, "session"), field(session, "session"));
 }
 
 #[test]
