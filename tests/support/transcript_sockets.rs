@@ -1,5 +1,5 @@
 //! Plays dialogues against the real server: one process for each set of flags that the transcripts
-//! wish for, on a loopback address of its own; real sockets, real handshakes, a real Maildir.
+//! wish for, on ports of the kernel's choice; real sockets, real handshakes, a real Maildir.
 //!
 //! Not promised: where a file of the Maildir lies. Its octets and its trace header are looked at.
 
@@ -10,7 +10,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,9 +26,6 @@ use super::transcript_play::{Fault, is_reply};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const TRANSCRIPTS_A_SERVER: usize = 8;
-
-const TCP_PORT: u16 = 2525;
-const TLS_PORT: u16 = 4650;
 
 /// Whether the real server can be brought into what the transcript needs.
 pub(crate) fn is_playable(transcript: &Transcript) -> bool {
@@ -143,20 +139,21 @@ const PIECES_OCTETS_MAX: usize = 10_000;
 pub(crate) struct Server {
     process: Child,
     directory: tempfile::TempDir,
-    address: Ipv4Addr,
+    tcp: SocketAddr,
+    tls: SocketAddr,
 }
 
 impl Server {
-    /// Starts one, and waits until it greets.
+    /// Starts one, and waits until it says that it is ready.
     pub(crate) fn start(flags: &Flags) -> Result<Server, String> {
         let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name).display().to_string();
-        let address = address();
+        let root = directory.path().to_owned();
+        let path = |name: &str| root.join(name).display().to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost"));
         command
             .arg("serve")
-            .args(["--listen", &format!("{address}:{TCP_PORT}")])
-            .args(["--listen-tls", &format!("{address}:{TLS_PORT}")])
+            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen-tls", "127.0.0.1:0"])
             .args(["--data-dir", &path("data")])
             .args(["--deliver", &format!("maildir:{}", path("mail"))])
             .args([
@@ -189,23 +186,29 @@ impl Server {
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         let process = command.spawn().unwrap();
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let mut server = Server {
             process,
             directory,
-            address,
+            tcp: nowhere,
+            tls: nowhere,
         };
         let start = Instant::now();
-        for port in [TCP_PORT, TLS_PORT] {
-            while TcpStream::connect((address, port)).is_err() {
-                if let Some(status) = server.process.try_wait().unwrap() {
-                    return Err(format!("{status}: {command:?}\n{}", server.log()));
-                }
-                if start.elapsed() > PATIENCE {
-                    return Err(format!("does not listen: {command:?}\n{}", server.log()));
-                }
-                thread::sleep(Duration::from_millis(10));
+        let log = loop {
+            let log = fs::read_to_string(path("log")).unwrap_or_default();
+            if log.contains(" INFO ready ") {
+                break log;
             }
-        }
+            if let Some(status) = server.process.try_wait().unwrap() {
+                return Err(format!("{status}: {command:?}\n{}", server.log()));
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(format!("does not listen: {command:?}\n{}", server.log()));
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        server.tcp = listener(&log, "tcp")?;
+        server.tls = listener(&log, "tls")?;
         Ok(server)
     }
 
@@ -300,12 +303,11 @@ impl Server {
     }
 
     fn connect(&self, way: Way) -> Result<Peer, String> {
-        let port = match way {
-            Way::Clear | Way::StartTls => TCP_PORT,
-            Way::TlsPort => TLS_PORT,
+        let address = match way {
+            Way::Clear | Way::StartTls => self.tcp,
+            Way::TlsPort => self.tls,
         };
-        let stream = TcpStream::connect(SocketAddr::from((self.address, port)))
-            .map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -448,12 +450,12 @@ fn new_files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A loopback address that no other server of these tests has. The process id keeps test programs
-/// that run at the same time apart.
-fn address() -> Ipv4Addr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, high | 0x80, low, NEXT.fetch_add(1, Ordering::Relaxed))
+/// Where a listener listens, by the line that says so; it stands before `ready`.
+fn listener(log: &str, name: &str) -> Result<SocketAddr, String> {
+    log.lines()
+        .filter_map(|line| line.split_once(&format!(" listening listener={name} address=")))
+        .find_map(|(_, address)| address.parse().ok())
+        .ok_or_else(|| format!("no `listening` line for {name} in\n{log}"))
 }
 
 fn hash(password: &str) -> String {
