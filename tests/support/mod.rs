@@ -31,6 +31,8 @@ pub(crate) use server::{Server, Setup};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// How long anything may take before the test calls it hung. Generous: two busy cores share it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -47,4 +49,16 @@ pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Lets this process, whose sockets are clients', hold as many descriptors as the machine allows it:
+/// 1,024, the usual soft limit, is less than some tests hold.
+pub(crate) fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // A hard limit above fs.nr_open is refused; the test may get by with what there is.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
