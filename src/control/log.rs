@@ -621,7 +621,9 @@ pub(super) mod tests {
             Paint::No,
         );
         thread::scope(|scope| {
-            scope.spawn(|| tracing::dispatcher::with_default(&dispatch, events));
+            let thread = scope.spawn(|| tracing::dispatcher::with_default(&dispatch, events));
+            // The scope by itself waits for the closure only, not for what the thread still drops.
+            thread.join().unwrap();
         });
     }
 
