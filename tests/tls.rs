@@ -602,3 +602,19 @@ fn a_client_certificate_is_required_behind_starttls_too() {
     let outcome = client.secure_with(connector.build().configure().unwrap(), "mx.test");
     assert!(outcome.is_err(), "no certificate, and yet a session");
 }
+
+/// RFC 8446 §5.2: a record that does not decrypt is answered with bad_record_mac.
+#[test]
+fn a_forged_record_is_answered_with_an_alert() {
+    let server = Setup::new().start();
+    let mut client = server.tls_client();
+    client.ehlo();
+    let forged = [&[23, 3, 3, 0, 32][..], &[0x5a; 32]].concat();
+    client.socket().write_all(&forged).unwrap();
+    let failure = client.failure();
+    assert!(failure.contains("bad record mac"), "{failure}");
+    let line = server
+        .log()
+        .await_line("session", |line| line.contains(" INFO session "));
+    assert_eq!(field(&line, "ended").as_deref(), Some("broken"), "{line}");
+}

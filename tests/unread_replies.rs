@@ -87,7 +87,7 @@ fn a_drain_lets_them_finish_their_transaction() {
     for _ in 0..asked / LINE.len() {
         client.expect(214);
     }
-    if asked % LINE.len() > 0 {
+    if !asked.is_multiple_of(LINE.len()) {
         client.send(&LINE[asked % LINE.len()..]);
         client.expect(214);
     }

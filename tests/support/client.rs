@@ -224,6 +224,17 @@ impl Client {
         std::mem::take(&mut self.unread)
     }
 
+    /// Reads until the connection fails, and says how: by which alert, for instance.
+    pub(crate) fn failure(&mut self) -> String {
+        loop {
+            match self.fill() {
+                Ok(true) => {}
+                Ok(false) => return String::from("end of stream"),
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+
     /// Expects that nothing more comes before the stream ends.
     pub(crate) fn expect_end(&mut self) {
         let rest = self.read_to_end();
