@@ -9,8 +9,9 @@ use std::fs;
 
 use openssl::hash::MessageDigest;
 use rustix::process::Signal;
+use support::programs::program;
 use support::server::{Server, Setup, write_users};
-use support::{Authority, Client, KeyKind, eventually};
+use support::{Authority, Client, KeyKind, Running, eventually};
 
 /// The certificate that a new connection to the TLS port is shown.
 fn presented(server: &Server) -> Vec<u8> {
@@ -164,4 +165,51 @@ fn recipients_are_reloaded_and_a_missing_file_is_not() {
     fs::remove_file(&path).unwrap();
     reload_in_vain(&server, path.to_str().unwrap());
     assert_eq!(recipient(&server, "two@example.test"), 250);
+}
+
+/// Connects, waits for a line, connects with the ticket of before, and prints whether that was resumed.
+/// In Python because the `openssl` crate sets a session by an `unsafe` call.
+const RESUME_LATER: &str = r#"
+import socket, ssl, sys
+context = ssl.create_default_context(cafile=sys.argv[2])
+def connect(session):
+    clear = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=60)
+    with context.wrap_socket(clear, server_hostname="mx.test", session=session) as tls:
+        assert tls.recv(1000).startswith(b"220")
+        return tls.session, tls.session_reused
+session, _ = connect(None)
+print("first", flush=True)
+sys.stdin.readline()
+print("resumed" if connect(session)[1] else "not resumed", flush=True)
+"#;
+
+/// The ticket that a client holds is good after a reload that found no file.
+#[test]
+fn a_ticket_key_file_that_went_is_made_again_from_the_keys_in_use() {
+    let setup = Setup::new();
+    let keys = setup.path("ticket-keys");
+    let server = setup.flag("--ticket-keys", keys.to_str().unwrap()).start();
+    let port = server.tls().port().to_string();
+    let mut python = Running::start(
+        program("python3")
+            .args(["-c", RESUME_LATER, &port])
+            .arg(server.path("ca.crt")),
+    );
+    python
+        .out
+        .await_line("first connection", |line| line == "first");
+
+    let before = fs::read(&keys).unwrap();
+    fs::remove_file(&keys).unwrap();
+    server.signal(Signal::HUP);
+    server
+        .log()
+        .await_line("reloaded", |line| line.contains(" reloaded"));
+    let lines = server.log().lines();
+    let told = |line: &String| line.contains("WARN") && line.contains(keys.to_str().unwrap());
+    assert!(lines.iter().any(told), "{lines:#?}");
+    assert!(fs::read(&keys).unwrap() == before);
+    python.write("\n");
+    let ended = python.wait().succeeded();
+    assert!(ended.out.ends_with("\nresumed\n"), "{}", ended.out);
 }

@@ -418,8 +418,18 @@ impl Server {
             Ok(settings) => self.common.settings.store(Arc::new(settings)),
             Err(fault) => failed(&fault),
         }
-        if let Err(error) = self.ticket_keys.reload() {
-            failed(&Fault::new("--ticket-keys", error.to_string()));
+        match self.ticket_keys.reload() {
+            Ok(Rotation::Restored) => {
+                let path = self.config.ticket_keys.as_deref().unwrap_or(Path::new(""));
+                tracing::warn!(
+                    flag = "--ticket-keys",
+                    path = %path.display(),
+                    "the file was missing, made again from the keys in use"
+                );
+            }
+            Ok(Rotation::Rotated) => tracing::info!("ticket keys rotated"),
+            Ok(Rotation::NotDue | Rotation::Adopted) => {}
+            Err(error) => failed(&Fault::new("--ticket-keys", error.to_string())),
         }
         self.metrics
             .reloaded(if good { Reload::Done } else { Reload::Failed });
@@ -431,7 +441,9 @@ impl Server {
     fn rotate_ticket_keys(&self) {
         match self.ticket_keys.rotate_if_due(SystemTime::now()) {
             Ok(Rotation::NotDue) => {}
-            Ok(_) => tracing::info!("ticket keys rotated"),
+            Ok(Rotation::Rotated | Rotation::Adopted | Rotation::Restored) => {
+                tracing::info!("ticket keys rotated");
+            }
             Err(error) => tracing::error!(%error, "ticket keys not rotated"),
         }
     }

@@ -24,7 +24,8 @@
 //!   is refused, and ours is made 0600.
 //! - The file is replaced whole (new file, sync, rename, sync of the directory), never changed in place,
 //!   and only under the lock `FILE.lock`: a reader sees the old keys or the new ones.
-//! - A file that does not load leaves the ring as it was.
+//! - A file that does not load leaves the ring as it was. One that is missing holds no keys at a start;
+//!   at a reload it is made again from the keys in use, so that tickets go on working.
 //! - Looking up a key takes no lock.
 
 use std::fmt::Write as _;
@@ -62,6 +63,8 @@ pub enum Rotation {
     Rotated,
     /// The file has other keys than before: another process rotated, or an operator did.
     Adopted,
+    /// The file was missing, and was made again with the keys in use, and a new one if that was due.
+    Restored,
 }
 
 /// Why ticket keys cannot be had. One line, naming the file.
@@ -77,7 +80,8 @@ pub enum TicketKeysError {
     },
     /// The file may be read by others.
     #[error(
-        "ticket keys {} may be read by others (mode {mode:04o}): chmod 600 it, and better remove it",
+        "ticket keys {} may be read by others (mode {mode:04o}): chmod 600 it, and better remove it before \
+         a start, which makes new ones",
         path.display()
     )]
     NotPrivate {
@@ -132,7 +136,7 @@ impl TicketKeyRing {
     pub fn from_file(path: &Path, lifetime: Duration) -> Result<TicketKeyRing, TicketKeysError> {
         let schedule = Schedule::new(lifetime_seconds(lifetime), SETTLE);
         let now = unix_seconds(SystemTime::now());
-        let (stored, _) = refresh(path, schedule, now, WhenMissing::Make)?;
+        let (stored, _) = refresh(path, schedule, now, &WhenMissing::Make(Vec::new()))?;
         let Some(keys) = select(stored, now) else {
             return Err(TicketKeysError::Format {
                 path: path.to_owned(),
@@ -159,13 +163,18 @@ impl TicketKeyRing {
     /// Makes a new key when the newest has served its time, takes over what others wrote into the file,
     /// and drops what is too old. For the control thread, once a minute; it reads a small file.
     pub fn rotate_if_due(&self, now: SystemTime) -> Result<Rotation, TicketKeysError> {
-        self.change(now, WhenMissing::Refuse)
+        self.change(now, &WhenMissing::Refuse)
     }
 
-    /// Reads the file anew, as after SIGHUP, making it if it is missing. If it is at fault the keys stay
-    /// as they were.
+    /// Reads the file anew, as after SIGHUP, making it again from the keys in use if it is missing. If it
+    /// is at fault the keys stay as they were.
     pub fn reload(&self) -> Result<Rotation, TicketKeysError> {
-        self.change(SystemTime::now(), WhenMissing::Make)
+        self.reload_at(SystemTime::now())
+    }
+
+    fn reload_at(&self, now: SystemTime) -> Result<Rotation, TicketKeysError> {
+        let in_use = self.keys.load().all();
+        self.change(now, &WhenMissing::Make(in_use))
     }
 
     /// The keys of this moment. Takes no lock.
@@ -193,10 +202,10 @@ impl TicketKeyRing {
         })
     }
 
-    fn change(&self, now: SystemTime, missing: WhenMissing) -> Result<Rotation, TicketKeysError> {
+    fn change(&self, now: SystemTime, missing: &WhenMissing) -> Result<Rotation, TicketKeysError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let now = unix_seconds(now);
-        let (stored, made) = match &self.file {
+        let (stored, written) = match &self.file {
             Some(path) => refresh(
                 path,
                 Schedule::new(self.lifetime_seconds, SETTLE),
@@ -212,21 +221,20 @@ impl TicketKeyRing {
                     .next_start(&keys, now)
                     .map(TicketKey::random)
                     .transpose()?;
-                let made = new.is_some();
+                let written = new.as_ref().map(|_| Written::NewKey);
                 keys.extend(new);
-                (keys, made)
+                (keys, written)
             }
         };
         let Some(keys) = select(stored, now) else {
             return Ok(Rotation::NotDue);
         };
         let before = self.keys.load();
-        let rotation = if made {
-            Rotation::Rotated
-        } else if keys.names_missing_in(&before) {
-            Rotation::Adopted
-        } else {
-            Rotation::NotDue
+        let rotation = match written {
+            Some(Written::NewKey) => Rotation::Rotated,
+            Some(Written::Again) => Rotation::Restored,
+            None if keys.names_missing_in(&before) => Rotation::Adopted,
+            None => Rotation::NotDue,
         };
         // Even then another key may have come to encrypt, and an old one gone.
         self.keys.store(std::sync::Arc::new(keys));
@@ -399,48 +407,65 @@ fn select(mut keys: Vec<TicketKey>, now: u64) -> Option<Keys> {
     Some(Keys::new(encrypting, keys))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What to do about a file that is missing.
+#[derive(Debug)]
 enum WhenMissing {
-    Make,
+    /// Make it, with those of these keys that are not too old.
+    Make(Vec<TicketKey>),
     Refuse,
 }
 
+/// Why the file was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// A key was due.
+    NewKey,
+    /// It was missing.
+    Again,
+}
+
 /// The keys of the file without those that are too old, after adding a new one if that is due, and whether
-/// it was.
+/// the file was written.
 fn refresh(
     path: &Path,
     schedule: Schedule,
     now: u64,
-    missing: WhenMissing,
-) -> Result<(Vec<TicketKey>, bool), TicketKeysError> {
-    let load = || match read(path) {
-        Err(TicketKeysError::Read { source, .. })
-            if missing == WhenMissing::Make && source.kind() == io::ErrorKind::NotFound =>
-        {
-            Ok(Vec::new())
-        }
-        other => other,
+    missing: &WhenMissing,
+) -> Result<(Vec<TicketKey>, Option<Written>), TicketKeysError> {
+    // The keys, and why to write them.
+    let load = || {
+        let (mut keys, written) = match (read(path), missing) {
+            (Err(TicketKeysError::Read { source, .. }), WhenMissing::Make(keys))
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                (keys.clone(), Some(Written::Again))
+            }
+            (read, _) => (read?, None),
+        };
+        schedule.prune(&mut keys, now);
+        let next = schedule.next_start(&keys, now);
+        Ok((keys, next, written.or(next.map(|_| Written::NewKey))))
     };
-    let mut keys = load()?;
-    schedule.prune(&mut keys, now);
-    if schedule.next_start(&keys, now).is_none() {
-        return Ok((keys, false));
+    let (keys, _, written) = load()?;
+    if written.is_none() {
+        return Ok((keys, None));
     }
 
     let target = target(path);
     let _lock = lock(&target)?;
     // Whoever had the lock before may have done it.
-    let mut keys = load()?;
-    schedule.prune(&mut keys, now);
-    let Some(start) = schedule.next_start(&keys, now) else {
-        return Ok((keys, false));
-    };
-    keys.push(TicketKey::random(start)?);
+    let (mut keys, next, written) = load()?;
+    if written.is_none() {
+        return Ok((keys, None));
+    }
+    if let Some(start) = next {
+        keys.push(TicketKey::random(start)?);
+    }
     write(&target, &keys).map_err(|source| TicketKeysError::Write {
         path: path.to_owned(),
         source,
     })?;
-    Ok((keys, true))
+    Ok((keys, written))
 }
 
 /// A link, as secrets are often mounted, is followed and not replaced.
@@ -960,16 +985,60 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_went_is_made_anew_only_when_the_operator_says_so() {
+    fn a_file_that_went_is_made_again_from_the_keys_in_use_at_a_reload_only() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys");
         let ring = TicketKeyRing::from_file(&path, LIFETIME).unwrap();
+        let now = SystemTime::now();
+        let soon = now + LIFETIME - MINUTE;
+        assert_eq!(ring.rotate_if_due(soon).unwrap(), Rotation::Rotated);
         let before = names(&ring);
+        assert_eq!(before.1.len(), 2);
+        let text = fs::read_to_string(&path).unwrap();
         fs::remove_file(&path).unwrap();
-        assert!(ring.rotate_if_due(SystemTime::now()).is_err());
+        assert!(ring.rotate_if_due(soon).is_err());
+        assert!(!path.exists());
+
+        assert_eq!(ring.reload_at(soon).unwrap(), Rotation::Restored);
         assert_eq!(names(&ring), before);
-        assert_eq!(ring.reload().unwrap(), Rotation::Rotated);
-        assert_ne!(names(&ring), before);
+        assert_eq!(mode(&path), 0o600);
+        let lines = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let again = fs::read_to_string(&path).unwrap();
+        assert_eq!(lines(&again), lines(&text));
+        assert_eq!(ring.reload_at(soon).unwrap(), Rotation::NotDue);
+
+        // A key that is due comes into the file that is made again; one that is too old does not.
+        fs::remove_file(&path).unwrap();
+        let late = now + 2 * LIFETIME;
+        assert_eq!(ring.reload_at(late).unwrap(), Rotation::Restored);
+        let (encrypting, all) = names(&ring);
+        assert!(!before.1.contains(&encrypting) && all.len() == 2);
+        assert!(all.iter().any(|name| before.1.contains(name)));
+
+        // A start has no keys in use.
+        fs::remove_file(&path).unwrap();
+        let new = TicketKeyRing::from_file(&path, LIFETIME).unwrap();
+        assert!(names(&new).1.iter().all(|name| !all.contains(name)));
+        // What another process has made in the meantime is taken over.
+        assert_eq!(ring.reload().unwrap(), Rotation::Adopted);
+        assert_eq!(names(&ring), names(&new));
+    }
+
+    #[test]
+    fn keys_stay_in_use_when_their_file_cannot_be_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("there/keys");
+        fs::create_dir(directory.path().join("there")).unwrap();
+        let ring = TicketKeyRing::from_file(&path, LIFETIME).unwrap();
+        let before = names(&ring);
+        fs::remove_dir_all(directory.path().join("there")).unwrap();
+        let error = ring.reload().unwrap_err().to_string();
+        assert!(error.contains("there/keys"), "{error}");
+        assert_eq!(names(&ring), before);
     }
 
     #[test]
