@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::maildir::{self, MaildirError, Sync};
+use super::maildir::{self, FileOctets, MaildirError, Sync};
 use super::queue_id::QueueIds;
 use super::target::Target;
 use crate::smtp::message::Message;
@@ -149,7 +149,7 @@ impl Delivery {
             let seconds = unix_seconds(now);
             let header = trace_header(message, hostname, queue_id, seconds, recipient);
             let data = message.data.slices();
-            let octets = maildir::file_octets(&header, data, message.data.len());
+            let octets = FileOctets::new(&header, data, message.data.len());
             // Unique: the queue id within this host, the number within the message.
             let number = copy.recipient;
             let process = std::process::id();

@@ -63,23 +63,73 @@ fn append_with_lf(file: &mut Vec<u8>, data: &[u8], held_cr: &mut bool) {
     file.extend_from_slice(data.get(kept_from..).unwrap_or_default());
 }
 
-/// A message as it lies in a Maildir: `header` and `data`, each CR LF as LF.
-pub fn file_octets<'d>(
-    header: &[u8],
-    data: impl Iterator<Item = &'d [u8]>,
-    octets_hint: u64,
-) -> Vec<u8> {
-    let hint = usize::try_from(octets_hint).unwrap_or(0);
-    let mut file = Vec::with_capacity(header.len() + hint);
-    let mut held_cr = false;
-    append_with_lf(&mut file, header, &mut held_cr);
-    for slice in data {
-        append_with_lf(&mut file, slice, &mut held_cr);
+/// A message as it lies in a Maildir: header and mail data, each CR LF as LF, converted a block at a time.
+///
+/// In blocks because a whole copy of a large message would be memory that no budget counts, and making it
+/// would keep the shard from everybody else.
+///
+/// ```text
+/// slices:  [header][4 KiB][8 KiB] … [256 KiB][256 KiB]
+///              │ CR LF → LF, a CR at a slice's end held over
+///              ▼
+/// block:   [at most 256 KiB] ──▶ written at its offset ──▶ filled anew
+/// ```
+pub struct FileOctets<'m, S> {
+    /// What is left of the slice under way.
+    slice: &'m [u8],
+    /// The slices behind it.
+    slices: S,
+    held_cr: bool,
+    /// The first block's capacity: a message that fits into it is one write.
+    block_octets: usize,
+    block_octets_max: usize,
+}
+
+impl<'m, S: Iterator<Item = &'m [u8]>> FileOctets<'m, S> {
+    /// The file of `header` and `data`, which has `data_octets`.
+    pub fn new(header: &'m [u8], data: S, data_octets: u64) -> FileOctets<'m, S> {
+        let octets = usize::try_from(data_octets)
+            .unwrap_or(usize::MAX)
+            .saturating_add(header.len());
+        FileOctets {
+            slice: header,
+            slices: data,
+            held_cr: false,
+            block_octets: octets.min(BLOCK_OCTETS_MAX),
+            block_octets_max: BLOCK_OCTETS_MAX,
+        }
     }
-    if held_cr {
-        file.push(b'\r');
+
+    /// Fills the empty `block`. It stays empty when nothing is left.
+    ///
+    /// No slice becomes longer, a CR held over apart: so as much of it is taken as there is room for, and
+    /// again, until CR LFs have left no room unused.
+    fn fill(&mut self, block: &mut Vec<u8>) {
+        debug_assert!(block.is_empty() && self.block_octets_max >= 2);
+        loop {
+            let room = self.block_octets_max.saturating_sub(block.len());
+            let room = room.saturating_sub(usize::from(self.held_cr));
+            if room == 0 {
+                return;
+            }
+            if self.slice.is_empty() {
+                let Some(next) = self.slices.next() else {
+                    break;
+                };
+                self.slice = next;
+                continue;
+            }
+            let (now, later) = self
+                .slice
+                .split_at_checked(room)
+                .unwrap_or((self.slice, &[]));
+            append_with_lf(block, now, &mut self.held_cr);
+            self.slice = later;
+        }
+        if std::mem::take(&mut self.held_cr) {
+            block.push(b'\r');
+        }
     }
-    file
 }
 
 /// A message in `tmp`, not yet seen by readers.
@@ -120,11 +170,11 @@ impl MaildirError {
 }
 
 /// Writes `octets` into `tmp` of the Maildir `directory` below `root`, and makes the Maildir where it is missing.
-pub async fn prepare<'p>(
+pub async fn prepare<'p, 'm>(
     root: &'p Path,
     directory: &'p Path,
     name: String,
-    octets: Vec<u8>,
+    octets: FileOctets<'m, impl Iterator<Item = &'m [u8]>>,
     sync: Sync,
 ) -> Result<Prepared<'p>, MaildirError> {
     let prepared = Prepared {
@@ -141,7 +191,7 @@ pub async fn prepare<'p>(
         other => other,
     };
     let file = file.map_err(MaildirError::of("create", &path))?;
-    let written = match file.write_all(octets).await {
+    let written = match write(&file, octets).await {
         Ok(()) if sync == Sync::Yes => file.sync().await,
         other => other,
     };
@@ -151,6 +201,25 @@ pub async fn prepare<'p>(
             prepared.discard().await;
             Err(MaildirError::of("write", &path)(source))
         }
+    }
+}
+
+/// Writes block after block; while the kernel has one, the shard serves others.
+async fn write<'m>(
+    file: &ring::File,
+    mut octets: FileOctets<'m, impl Iterator<Item = &'m [u8]>>,
+) -> io::Result<()> {
+    let mut block = Vec::with_capacity(octets.block_octets);
+    let mut offset = 0;
+    loop {
+        octets.fill(&mut block);
+        if block.is_empty() {
+            return Ok(());
+        }
+        let written = block.len() as u64;
+        block = file.write_all_at(block, offset).await?;
+        offset += written;
+        block.clear();
     }
 }
 
@@ -269,6 +338,11 @@ async fn open_directory(path: &Path) -> Result<ring::File, MaildirError> {
         .map_err(MaildirError::of("open", path))
 }
 
+/// What a delivery has in memory beside the message, and what its shard converts before it looks at others:
+/// some tens of microseconds. As large as the largest block of [`MailData`](crate::smtp::data::MailData), so
+/// that large mail is about as many writes as it is slices.
+const BLOCK_OCTETS_MAX: usize = 256 * 1024;
+
 /// Mail is private.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -307,14 +381,130 @@ mod tests {
         }
     }
 
+    /// The file of one slice.
+    fn octets(data: &[u8]) -> FileOctets<'_, impl Iterator<Item = &[u8]>> {
+        FileOctets::new(b"", Some(data).into_iter(), data.len() as u64)
+    }
+
+    /// All blocks of a file, none of them larger than it may be.
+    fn joined<'m>(mut octets: FileOctets<'m, impl Iterator<Item = &'m [u8]>>) -> Vec<u8> {
+        let mut file = Vec::new();
+        let mut block = Vec::new();
+        loop {
+            octets.fill(&mut block);
+            assert!(block.len() <= octets.block_octets_max);
+            if block.is_empty() {
+                return file;
+            }
+            file.append(&mut block);
+        }
+    }
+
     #[test]
     fn only_cr_lf_becomes_lf_however_the_data_is_cut() {
         let data = b"a\r\nb\rc\nd\r\r\n\r\n\r";
         let expected = b"H: x\na\nb\rc\nd\r\n\n\r";
         for cut in 0..=data.len() {
-            let (head, tail) = data.split_at(cut);
-            let octets = file_octets(b"H: x\r\n", [head, tail].into_iter(), 16);
-            assert_eq!(octets, expected, "cut at {cut}");
+            for next in cut..=data.len() {
+                for block_octets_max in (2..32).chain([BLOCK_OCTETS_MAX]) {
+                    let slices = [&data[..cut], &data[cut..next], &data[next..]];
+                    let mut octets = FileOctets::new(b"H: x\r\n", slices.into_iter(), 16);
+                    octets.block_octets_max = block_octets_max;
+                    let name = format!("cut at {cut} and {next}, blocks of {block_octets_max}");
+                    assert_eq!(joined(octets), expected, "{name}");
+                }
+            }
+        }
+    }
+
+    /// `octets` of mail: lines, with a lone CR and LF here and there, ending as `end` says.
+    fn mail(octets: usize, end: &[u8]) -> Vec<u8> {
+        let mut mail = b"Subject: x\r\n\r\n".to_vec();
+        while mail.len() < octets {
+            match fastrand::u8(..20) {
+                0 => mail.push(b'\r'),
+                1 => mail.push(b'\n'),
+                _ => {
+                    let letters = std::iter::repeat_n(b'x', fastrand::usize(..200));
+                    mail.extend(letters.chain(*b"\r\n"));
+                }
+            }
+        }
+        mail.truncate(octets - end.len());
+        mail.extend_from_slice(end);
+        mail
+    }
+
+    fn on_a_ring<T>(future: impl Future<Output = T>) -> T {
+        let settings = ring::RingSettings {
+            entries: 8,
+            sqpoll: false,
+        };
+        ring::run(settings, future).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_the_same_in_one_block_and_in_several() {
+        fastrand::seed(7);
+        let root = tempfile::tempdir().unwrap();
+        let kib = 1024;
+        let mut messages: Vec<(String, Vec<u8>)> = Vec::new();
+        for octets in [20, 255 * kib, 256 * kib, 257 * kib, 600 * kib] {
+            messages.push((format!("{octets}"), mail(octets, b"\r\n")));
+        }
+        // With the header's 17 octets, of which one goes: each in turn is the last of the first block.
+        for octets in BLOCK_OCTETS_MAX - 20..=BLOCK_OCTETS_MAX + 3 {
+            messages.push((format!("{octets}, mixed"), mail(octets, b"\r\n")));
+            for (name, end) in [
+                ("no line end", &b"xx"[..]),
+                ("CR", b"\r"),
+                ("CR LF", b"\r\n"),
+                ("CR CR LF", b"\r\r\n"),
+                ("CR LF x", b"\r\nx"),
+                ("CR x", b"\rx"),
+            ] {
+                // One line: what is read in is as long as what is written.
+                let mut text = vec![b'x'; octets - end.len()];
+                text.extend_from_slice(end);
+                messages.push((format!("{octets}, {name}"), text.clone()));
+                text.extend_from_slice(b"the next block\r\n\r");
+                messages.push((format!("{octets}, {name}, more"), text));
+            }
+        }
+        let header = b"Return-Path: <>\r\n";
+        for (number, (name, text)) in messages.iter().enumerate() {
+            let whole = [header, text.as_slice()].concat();
+            let expected = String::from_utf8(whole).unwrap().replace("\r\n", "\n");
+            let cut = fastrand::usize(..=text.len());
+            let (head, tail) = text.split_at(cut);
+            on_a_ring(async {
+                let slices = [head, tail].into_iter();
+                let octets = FileOctets::new(header, slices, text.len() as u64);
+                let directory = Path::new("d/l");
+                let prepared =
+                    prepare(root.path(), directory, number.to_string(), octets, Sync::No)
+                        .await
+                        .unwrap();
+                prepared.publish(Sync::No).await.unwrap();
+            });
+            let path = root.path().join("d/l/new").join(number.to_string());
+            assert!(
+                std::fs::read(path).unwrap() == expected.as_bytes(),
+                "{name}, cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_block_is_no_larger_than_the_message_or_the_most() {
+        for (data_octets, block_octets) in [
+            (0, 6),
+            (1000, 1006),
+            (BLOCK_OCTETS_MAX as u64, BLOCK_OCTETS_MAX),
+            (u64::MAX, BLOCK_OCTETS_MAX),
+        ] {
+            let octets = FileOctets::new(b"H: x\r\n", [].into_iter(), data_octets);
+            assert_eq!(octets.block_octets, block_octets, "{data_octets}");
         }
     }
 
@@ -324,24 +514,19 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().join("mail");
         let directory = PathBuf::from("mx.test/user");
-        let settings = ring::RingSettings {
-            entries: 8,
-            sqpoll: false,
-        };
-        ring::run(settings, async {
+        on_a_ring(async {
             for name in ["1", "2"] {
-                let octets = b"Subject: x\n\nbody\n".to_vec();
+                let octets = octets(b"Subject: x\r\n\r\nbody\r\n");
                 let prepared = prepare(&root, &directory, name.into(), octets, Sync::Yes)
                     .await
                     .unwrap();
                 prepared.publish(Sync::Yes).await.unwrap();
             }
-            let prepared = prepare(&root, &directory, "3".into(), b"x".to_vec(), Sync::No)
+            let prepared = prepare(&root, &directory, "3".into(), octets(b"x"), Sync::No)
                 .await
                 .unwrap();
             prepared.discard().await;
-        })
-        .unwrap();
+        });
         let mailbox = root.join(directory);
         let names = |part: &str| std::fs::read_dir(mailbox.join(part)).unwrap().count();
         assert_eq!((names("tmp"), names("new"), names("cur")), (0, 2, 0));
@@ -359,31 +544,22 @@ mod tests {
     fn what_is_missing_above_is_made_too() {
         let above = tempfile::tempdir().unwrap();
         let root = above.path().join("x/y/mail");
-        let settings = ring::RingSettings {
-            entries: 8,
-            sqpoll: false,
-        };
-        ring::run(settings, async {
+        on_a_ring(async {
             let name = String::from("1");
-            let prepared = prepare(&root, Path::new("d/l"), name, b"x".to_vec(), Sync::Yes)
+            let prepared = prepare(&root, Path::new("d/l"), name, octets(b"x"), Sync::Yes)
                 .await
                 .unwrap();
             prepared.publish(Sync::Yes).await.unwrap();
-        })
-        .unwrap();
+        });
         assert_eq!(std::fs::read(root.join("d/l/new/1")).unwrap(), b"x");
     }
 
     #[test]
     fn a_withdrawn_message_is_gone_published_or_not() {
         let root = tempfile::tempdir().unwrap();
-        let settings = ring::RingSettings {
-            entries: 8,
-            sqpoll: false,
-        };
-        ring::run(settings, async {
+        on_a_ring(async {
             for name in ["published", "prepared"] {
-                let octets = b"x".to_vec();
+                let octets = octets(b"x");
                 let prepared =
                     prepare(root.path(), Path::new("d/l"), name.into(), octets, Sync::No)
                         .await
@@ -393,8 +569,7 @@ mod tests {
                 }
                 prepared.withdraw().await;
             }
-        })
-        .unwrap();
+        });
         for part in ["tmp", "new"] {
             let directory = root.path().join("d/l").join(part);
             assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0, "{part}");
@@ -417,18 +592,13 @@ mod tests {
             for part in there {
                 std::fs::create_dir(mailbox.join(part)).unwrap();
             }
-            let settings = ring::RingSettings {
-                entries: 8,
-                sqpoll: false,
-            };
-            ring::run(settings, async {
-                let octets = b"x\n".to_vec();
+            on_a_ring(async {
+                let octets = octets(b"x\n");
                 let prepared = prepare(root.path(), directory, "1".into(), octets, Sync::Yes)
                     .await
                     .unwrap();
                 prepared.publish(Sync::Yes).await.unwrap();
-            })
-            .unwrap();
+            });
             assert!(mailbox.join("new/1").exists(), "{there:?} were there");
             assert!(mailbox.join("cur").exists(), "{there:?} were there");
         }
@@ -439,16 +609,17 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let blocked = root.path().join("mail");
         std::fs::write(&blocked, b"a file").unwrap();
-        let settings = ring::RingSettings {
-            entries: 8,
-            sqpoll: false,
-        };
-        let error = ring::run(settings, async {
-            prepare(&blocked, Path::new("d/l"), "1".into(), Vec::new(), Sync::No)
-                .await
-                .unwrap_err()
-        })
-        .unwrap();
+        let error = on_a_ring(async {
+            prepare(
+                &blocked,
+                Path::new("d/l"),
+                "1".into(),
+                octets(b""),
+                Sync::No,
+            )
+            .await
+            .unwrap_err()
+        });
         let text = error.to_string();
         assert!(
             text.contains("cannot ") && text.contains(&blocked.display().to_string()),

@@ -33,8 +33,8 @@ impl File {
         .await
     }
 
-    /// Writes all of `octets` at the file's beginning.
-    pub async fn write_all(&self, octets: Vec<u8>) -> io::Result<()> {
+    /// Writes all of `octets` from `offset` on, and gives the vector back to be filled anew.
+    pub async fn write_all_at(&self, octets: Vec<u8>, offset: u64) -> io::Result<Vec<u8>> {
         let mut octets = octets;
         let mut written = 0;
         while written < octets.len() {
@@ -44,7 +44,7 @@ impl File {
             // SAFETY: `written` is within the vector.
             let start = unsafe { octets.as_ptr().add(written) };
             let entry = opcode::Write::new(self.descriptor.target(), start, length)
-                .offset(u64::try_from(written).unwrap_or(u64::MAX))
+                .offset(offset.saturating_add(written as u64))
                 .build();
             // SAFETY: the pointer leads into the vector's heap memory; the operation owns it.
             let done = unsafe { op::submit((self.descriptor.clone(), octets), entry) }.await;
@@ -54,7 +54,7 @@ impl File {
                 count => written += usize::try_from(count).unwrap_or(usize::MAX),
             }
         }
-        Ok(())
+        Ok(octets)
     }
 
     /// fsync(2): contents and metadata are on stable storage afterwards.
@@ -140,10 +140,18 @@ mod tests {
     fn a_file_is_written_synced_and_renamed() {
         let directory = tempfile::tempdir().unwrap();
         let (from, to) = (directory.path().join("a"), directory.path().join("b"));
-        let octets = vec![b'x'; 300_000];
+        let octets: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
+            .take(300_000)
+            .collect();
         on_a_ring(async {
             let file = File::create_new(&from, 0o600).await.unwrap();
-            file.write_all(octets.clone()).await.unwrap();
+            // The blocks behind first: an offset leads to where it says.
+            let block = octets[100_000..].to_vec();
+            let mut block = file.write_all_at(block, 100_000).await.unwrap();
+            assert_eq!(block, octets[100_000..]);
+            block.clear();
+            block.extend_from_slice(&octets[..100_000]);
+            file.write_all_at(block, 0).await.unwrap();
             file.sync().await.unwrap();
             rename(&from, &to).await.unwrap();
             File::open_directory(directory.path())
@@ -153,7 +161,7 @@ mod tests {
                 .await
                 .unwrap();
         });
-        assert_eq!(std::fs::read(&to).unwrap(), octets);
+        assert!(std::fs::read(&to).unwrap() == octets);
         assert_eq!(
             std::fs::metadata(&to).unwrap().permissions().mode() & 0o777,
             0o600
@@ -173,7 +181,7 @@ mod tests {
                 .unwrap_err();
             assert_eq!(gone.kind(), io::ErrorKind::NotFound);
             let file = File::create_new(&there.join("f"), 0o600).await.unwrap();
-            file.write_all(Vec::new()).await.unwrap();
+            file.write_all_at(Vec::new(), 0).await.unwrap();
             let twice = File::create_new(&there.join("f"), 0o600)
                 .await
                 .err()
