@@ -607,6 +607,23 @@ fn queue_ids_and_file_names_are_unique_over_shards() {
     assert_eq!(ids.len(), 200);
 }
 
+/// The longest host name that `--hostname` takes leaves room for the file's name in a Maildir.
+#[test]
+fn a_host_with_the_longest_name_delivers() {
+    let label = "a".repeat(63);
+    let hostname = format!("mx1.{label}.{label}.{label}.{}", "b".repeat(52));
+    assert_eq!(hostname.len(), 248);
+    let server = Setup::new().flag("--hostname", &hostname).start();
+    send(&server, 1);
+    let maildir = server.maildir("example.test", "u");
+    maildir.check();
+    let delivered = maildir.only();
+    let name = delivered.path.file_name().unwrap().to_str().unwrap();
+    assert!(name.len() < 200 && name.contains(".mx1.aaa"), "{name}");
+    let received = delivered.parts().received;
+    assert!(received.contains(&hostname), "{received}");
+}
+
 /// `ringpost serve` and nothing else, in a network namespace of its own because its ports are fixed:
 /// the contract's embedded default, end to end.
 #[test]

@@ -153,7 +153,8 @@ impl Delivery {
             // Unique: the queue id within this host, the number within the message.
             let number = copy.recipient;
             let process = std::process::id();
-            let name = format!("{seconds}.P{process}Q{queue_id}_{number}.{hostname}");
+            let unique = format!("P{process}Q{queue_id}_{number}");
+            let name = maildir::file_name(seconds, &unique, hostname);
             match maildir::prepare(copy.root, &copy.directory, name, octets, sync).await {
                 Ok(file) => prepared.push(file),
                 Err(error) => {

@@ -45,6 +45,27 @@ fn safe_name(name: &str) -> String {
     safe
 }
 
+/// The name of a message's file: `SECONDS.PprocessQqueue-id_number.hostname`, as Maildir's convention has it.
+///
+/// `unique` is what no other message of this host has in this second. Of the host's name as much is taken as
+/// fits, with `/` and `:` as `\057` and `\072`; its beginning tells hosts of one domain apart.
+pub fn file_name(seconds: i64, unique: &str, hostname: &str) -> String {
+    let mut name = format!("{seconds}.{unique}.");
+    for letter in hostname.chars() {
+        let mut plain = [0; 4];
+        let safe = match letter {
+            '/' => "\\057",
+            ':' => "\\072",
+            _ => letter.encode_utf8(&mut plain),
+        };
+        if name.len() + safe.len() > NAME_OCTETS_MAX {
+            break;
+        }
+        name.push_str(safe);
+    }
+    name
+}
+
 /// Appends `data` with each CR LF as LF. `held_cr` carries a CR at a slice's end over to the next slice.
 fn append_with_lf(file: &mut Vec<u8>, data: &[u8], held_cr: &mut bool) {
     let mut data = data;
@@ -343,6 +364,9 @@ async fn open_directory(path: &Path) -> Result<ring::File, MaildirError> {
 /// that large mail is about as many writes as it is slices.
 const BLOCK_OCTETS_MAX: usize = 256 * 1024;
 
+/// A file name has 255 octets at most; a reader appends to it, as `,S=20480,W=20800:2,FRS`.
+const NAME_OCTETS_MAX: usize = 255 - 63;
+
 /// Mail is private.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -378,6 +402,37 @@ mod tests {
         ] {
             let directory = mailbox_directory(&recipient(local_part, "mx.test"));
             assert_eq!(directory, Path::new(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_name_fits_whatever_the_host_is_called() {
+        let label = "a".repeat(63);
+        let long = format!("mx1.{label}.{label}.{label}.{}", "b".repeat(52));
+        assert_eq!(long.len(), 248);
+        let unique = "P4194304Q1k11n8g4mtr00_99";
+        let start = "1790000000.P4194304Q1k11n8g4mtr00_99.";
+        let room = NAME_OCTETS_MAX - start.len();
+        let cut = |host: &str| host[..room].to_owned();
+        for (name, hostname, expected) in [
+            ("plain", "mx.test".to_owned(), "mx.test".to_owned()),
+            ("long", long.clone(), cut(&long)),
+            ("just fits", "h".repeat(room), "h".repeat(room)),
+            ("one too many", "h".repeat(room + 1), "h".repeat(room)),
+            ("unsafe", "a/b:c".to_owned(), "a\\057b\\072c".to_owned()),
+            (
+                "no half escape",
+                "h".repeat(room - 3) + "/",
+                "h".repeat(room - 3),
+            ),
+            (
+                "no half letter",
+                "h".repeat(room - 1) + "ö",
+                "h".repeat(room - 1),
+            ),
+        ] {
+            let file = file_name(1_790_000_000, unique, &hostname);
+            assert_eq!(file, format!("{start}{expected}"), "{name}");
         }
     }
 
