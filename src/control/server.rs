@@ -31,7 +31,7 @@ use crate::config::loaded::{self, Loaded, Purpose};
 use crate::config::{Config, Fault};
 use crate::deliver::target::Target;
 use crate::deliver::{DeliverySettings, Routes};
-use crate::ring::RingSettings;
+use crate::ring::{self, RingError, RingSettings};
 use crate::shard::limits::SessionLimits;
 use crate::shard::{self, Common, EarlyGreeting, Phase, Plan, StartError};
 use crate::smtp::data::Budget;
@@ -57,6 +57,9 @@ pub enum ServeError {
     /// Root could not be given up.
     #[error(transparent)]
     Privileges(#[from] PrivilegesError),
+    /// The kernel lets us have no ring, or not use it.
+    #[error(transparent)]
+    Ring(#[from] RingError),
     /// No TLS contexts.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -109,6 +112,7 @@ pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
         }
     }
 
+    ring::probe(ring_settings(&config))?;
     let logging =
         log::init(config.log_format, config.log_level).map_err(process("start logging"))?;
     for warning in &loaded.warnings {
@@ -148,6 +152,13 @@ fn bind(config: &Config) -> Result<Vec<Bound>, BindError> {
             listeners::bind(flag, listener, address, families, shards, config.backlog)
         })
         .collect()
+}
+
+fn ring_settings(config: &Config) -> RingSettings {
+    RingSettings {
+        entries: config.ring_entries,
+        sqpoll: config.sqpoll,
+    }
 }
 
 /// What the start made as root belongs to the identity that goes on.
@@ -296,10 +307,7 @@ impl Server {
             };
             let plan = Plan {
                 number,
-                ring: RingSettings {
-                    entries: self.config.ring_entries,
-                    sqpoll: self.config.sqpoll,
-                },
+                ring: ring_settings(&self.config),
                 pin_to: match number.checked_rem(cores.len()) {
                     Some(place) if self.config.pin => cores.get(place).copied(),
                     Some(_) | None => None,

@@ -20,5 +20,5 @@ mod socket;
 
 pub use buffers::{ReceiveBuffer, ReceiveBuffers};
 pub use file::{File, create_directory, remove_file, rename};
-pub use runtime::{RingError, RingSettings, run};
+pub use runtime::{RingError, RingSettings, probe, run};
 pub use socket::{Accepted, Listener, Receiving, Sending, Sent, Socket};

@@ -6,8 +6,11 @@
 //! in flight, and a drain completes them all at once.
 
 use std::cell::Cell;
+use std::fmt;
 use std::future::Future;
 use std::io;
+
+use io_uring::opcode;
 
 use super::op;
 
@@ -22,10 +25,32 @@ pub struct RingSettings {
 
 /// Why the kernel refused a ring, with what the operator can change.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot set up io_uring: {source}: {advice}")]
+#[error("{step}: {source}: {}", advice(*.step, .source))]
 pub struct RingError {
-    advice: &'static str,
+    step: Step,
     source: io::Error,
+}
+
+/// What was asked of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    SetUp,
+    Enter,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::SetUp => "cannot set up io_uring",
+            Step::Enter => "cannot use io_uring",
+        })
+    }
+}
+
+impl RingError {
+    fn at(step: Step) -> impl FnOnce(io::Error) -> RingError {
+        move |source| RingError { step, source }
+    }
 }
 
 thread_local! {
@@ -37,27 +62,44 @@ pub(super) fn is_running() -> bool {
     RUNNING.get()
 }
 
+/// Sets up a small ring as `settings` has it, and has the kernel perform an operation that does nothing.
+///
+/// For the start, before any thread: the runtime takes a refused `io_uring_enter` for nothing to do, and a
+/// shard would neither serve nor end. Small because the kernel gives locked memory back some time after a ring
+/// was closed, and the shards are to have it.
+pub fn probe(settings: RingSettings) -> Result<(), RingError> {
+    let settings = RingSettings {
+        entries: settings.entries.min(PROBE_ENTRIES_MAX),
+        ..settings
+    };
+    let mut ring = builder(settings)
+        .build(settings.entries)
+        .map_err(RingError::at(Step::SetUp))?;
+    let nothing = opcode::Nop::new().build();
+    // SAFETY: the operation has no pointers and no descriptor.
+    let pushed = unsafe { ring.submission().push(&nothing) };
+    pushed.map_err(|full| RingError::at(Step::Enter)(io::Error::other(full)))?;
+    loop {
+        match ring.submit_and_wait(1) {
+            Ok(_) => return Ok(()),
+            // A stopped and continued process.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(RingError::at(Step::Enter)(error)),
+        }
+    }
+}
+
 /// Runs `future` on a new ring of this thread.
 ///
 /// What is still in flight at its end stays the kernel's, with the memory lent to it, until the process ends:
 /// the runtime would free that memory first and cancel then. So a ring is given back only when all is quiet.
 pub fn run<F: Future>(settings: RingSettings, future: F) -> Result<F::Output, RingError> {
-    let mut ring = tokio_uring::uring_builder();
-    ring.setup_single_issuer()
-        .setup_cqsize(settings.entries.saturating_mul(4))
-        .setup_clamp();
-    if settings.sqpoll {
-        // The kernel refuses COOP_TASKRUN with a polling thread.
-        ring.setup_sqpoll(SQPOLL_IDLE_MILLISECONDS);
-    } else {
-        ring.setup_coop_taskrun();
-    }
-    let mut builder = tokio_uring::builder();
-    builder.entries(settings.entries).uring_builder(&ring);
-    let runtime = tokio_uring::Runtime::new(&builder).map_err(|source| RingError {
-        advice: advice(&source),
-        source,
-    })?;
+    let mut builder_of_runtime = tokio_uring::builder();
+    builder_of_runtime
+        .entries(settings.entries)
+        .uring_builder(&builder(settings));
+    let runtime =
+        tokio_uring::Runtime::new(&builder_of_runtime).map_err(RingError::at(Step::SetUp))?;
 
     struct Running;
     impl Drop for Running {
@@ -74,24 +116,50 @@ pub fn run<F: Future>(settings: RingSettings, future: F) -> Result<F::Output, Ri
     Ok(output)
 }
 
-/// What the operator should look at for an error of `io_uring_setup`.
-fn advice(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::ENOSYS) => "this kernel has no io_uring; Linux 6.0 or newer is needed",
-        Some(libc::EPERM | libc::EACCES) => {
+fn builder(settings: RingSettings) -> io_uring::Builder {
+    let mut ring = tokio_uring::uring_builder();
+    ring.setup_single_issuer()
+        .setup_cqsize(settings.entries.saturating_mul(4))
+        .setup_clamp();
+    if settings.sqpoll {
+        // The kernel refuses COOP_TASKRUN with a polling thread.
+        ring.setup_sqpoll(SQPOLL_IDLE_MILLISECONDS);
+    } else {
+        ring.setup_coop_taskrun();
+    }
+    ring
+}
+
+/// What the operator should look at.
+fn advice(step: Step, error: &io::Error) -> &'static str {
+    match (step, error.raw_os_error()) {
+        (Step::SetUp, Some(libc::ENOSYS)) => {
+            "this kernel has no io_uring; Linux 6.0 or newer is needed"
+        }
+        (Step::SetUp, Some(libc::EPERM | libc::EACCES)) => {
             "refused by the kernel; look at sysctl kernel.io_uring_disabled, or, in a container, \
              at its seccomp profile"
         }
-        Some(libc::ENOMEM) => {
+        (Step::SetUp, Some(libc::ENOMEM)) => {
             "locked memory is exhausted; raise RLIMIT_MEMLOCK (ulimit -l) or lower --ring-entries"
         }
-        Some(libc::EINVAL) => {
+        (Step::SetUp, Some(libc::EINVAL)) => {
             "not understood by this kernel; Linux 6.0 or newer is needed, and --ring-entries at most 32768"
         }
-        Some(libc::EMFILE | libc::ENFILE) => "no descriptors left; raise RLIMIT_NOFILE (ulimit -n)",
-        _ => "see io_uring_setup(2)",
+        (Step::SetUp, Some(libc::EMFILE | libc::ENFILE)) => {
+            "no descriptors left; raise RLIMIT_NOFILE (ulimit -n)"
+        }
+        (Step::SetUp, _) => "see io_uring_setup(2)",
+        (Step::Enter, Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {
+            "a ring was made but io_uring_enter is refused; look at the seccomp profile of the container, \
+             or at SystemCallFilter= of the service"
+        }
+        (Step::Enter, _) => "see io_uring_enter(2)",
     }
 }
+
+/// Enough for one operation.
+const PROBE_ENTRIES_MAX: u32 = 8;
 
 /// How long an idle polling thread of `--sqpoll` spins before it sleeps.
 const SQPOLL_IDLE_MILLISECONDS: u32 = 50;
@@ -100,33 +168,80 @@ const SQPOLL_IDLE_MILLISECONDS: u32 = 50;
 mod tests {
     use super::*;
 
+    const SETTINGS: RingSettings = RingSettings {
+        entries: 8,
+        sqpoll: false,
+    };
+
     #[test]
     fn each_refusal_names_what_to_change() {
-        for (errno, part) in [
-            (libc::ENOSYS, "Linux 6.0"),
-            (libc::EPERM, "io_uring_disabled"),
-            (libc::ENOMEM, "RLIMIT_MEMLOCK"),
-            (libc::EINVAL, "--ring-entries"),
-            (libc::EMFILE, "RLIMIT_NOFILE"),
+        for (step, errno, part) in [
+            (Step::SetUp, libc::ENOSYS, "Linux 6.0"),
+            (Step::SetUp, libc::EPERM, "io_uring_disabled"),
+            (Step::SetUp, libc::ENOMEM, "RLIMIT_MEMLOCK"),
+            (Step::SetUp, libc::EINVAL, "--ring-entries"),
+            (Step::SetUp, libc::EMFILE, "RLIMIT_NOFILE"),
+            (Step::SetUp, libc::EIO, "io_uring_setup(2)"),
+            (Step::Enter, libc::EPERM, "seccomp profile"),
+            (Step::Enter, libc::ENOSYS, "SystemCallFilter="),
+            (Step::Enter, libc::EIO, "io_uring_enter(2)"),
         ] {
-            let source = io::Error::from_raw_os_error(errno);
-            let text = RingError {
-                advice: advice(&source),
-                source,
-            }
-            .to_string();
+            let text = RingError::at(step)(io::Error::from_raw_os_error(errno)).to_string();
             assert!(text.contains(part), "{errno}: {text}");
             assert!(!text.contains('\n'), "{text}");
         }
     }
 
     #[test]
-    fn a_ring_runs_a_future_and_goes_down() {
-        let settings = RingSettings {
-            entries: 8,
-            sqpoll: false,
+    fn a_probe_passes_where_a_ring_runs() {
+        for sqpoll in [false, true] {
+            for entries in [1, 8, 32768] {
+                probe(RingSettings { entries, sqpoll }).unwrap();
+            }
+        }
+    }
+
+    /// On a thread of its own, since a filter stays with its thread for good.
+    #[test]
+    fn a_ring_that_may_not_be_entered_is_told() {
+        let refused = std::thread::spawn(|| {
+            refuse_io_uring_enter();
+            probe(SETTINGS)
+        });
+        let text = refused.join().unwrap().unwrap_err().to_string();
+        assert!(text.starts_with("cannot use io_uring: "), "{text}");
+        assert!(text.contains("seccomp"), "{text}");
+    }
+
+    /// Has a seccomp filter answer EPERM to this thread.
+    fn refuse_io_uring_enter() {
+        let enter = u32::try_from(libc::SYS_io_uring_enter).unwrap();
+        let refuse = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPERM).unwrap();
+        let (load, equal, answer) = (0x20, 0x15, 0x06); // BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
+        // The call's number; if it is not this one, skip a line.
+        let mut filter = [
+            (load, 0, 0),
+            (equal, 1, enter),
+            (answer, 0, refuse),
+            (answer, 0, libc::SECCOMP_RET_ALLOW),
+        ]
+        .map(|(code, jf, k)| libc::sock_filter { code, jt: 0, jf, k });
+        let program = libc::sock_fprog {
+            len: u16::try_from(filter.len()).unwrap(),
+            filter: filter.as_mut_ptr(),
         };
-        assert_eq!(run(settings, async { 7 }).unwrap(), 7);
+        // SAFETY: it takes numbers only.
+        let privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        assert_eq!(privileges, 0, "{}", io::Error::last_os_error());
+        let mode = libc::SECCOMP_MODE_FILTER;
+        // SAFETY: the program and what it points to live until the kernel has copied them.
+        let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    fn a_ring_runs_a_future_and_goes_down() {
+        assert_eq!(run(SETTINGS, async { 7 }).unwrap(), 7);
         assert!(!is_running());
     }
 }
