@@ -16,6 +16,7 @@
 //! | [`smtp`] | the protocol core: grammar, sessions, end of data, replies | sockets, files, the clock, any module of ours |
 //! | [`tls`] | OpenSSL: certificates, contexts, ticket keys, TLS over memory | sockets, SMTP |
 //! | [`ring`] | all of io_uring, and the `unsafe` that takes | SMTP, TLS |
+//! | [`peers`] | who counts as one peer, and how many places each one holds | what the places are |
 //! | [`auth`] | users, hashes, threads that verify passwords | sessions |
 //! | [`deliver`] | targets, routes, Maildir | sessions |
 //! | [`shard`] | one core: accepts, drives sessions, performs their effects, enforces deadlines | flags, HTTP |
@@ -24,7 +25,7 @@
 //! | [`cli`] | flags, one file a command | everything but [`config`] and what a command calls |
 //!
 //! Arrows of use point down, without circles: `main` → `cli` → `control` → `shard` → `deliver`, `auth` →
-//! `tls`, `ring`, `smtp`. `config` stands beside `control`: it names values of the modules below it. Of
+//! `tls`, `ring`, `smtp`, `peers`. `config` stands beside `control`: it names values of the modules below it. Of
 //! `control`, a shard sees what it writes to: `metrics`, `events` and `log`, which use nothing above them.
 
 pub mod auth;
@@ -32,6 +33,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod deliver;
+pub mod peers;
 #[expect(
     unsafe_code,
     reason = "memory and descriptors lent to the kernel; the rules are in its doc"

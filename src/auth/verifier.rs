@@ -3,14 +3,18 @@
 //!
 //! Claims:
 //! - At most `waiting_max` logins wait; the next one is [`Busy`] at once, which a session answers
-//!   with 454. No peer can queue more work than that.
-//! - A login whose session is gone is not computed.
+//!   with 454.
+//! - One peer has at most an eighth of these places, so that a guesser with many connections keeps
+//!   nobody else from logging in. A peer is an address, as for the limit on sessions.
+//! - A login whose session has ended is not computed. A session that waits for its verdict does not
+//!   notice that its peer has hung up, and has not ended.
 //! - Dropping the last [`Verifier`] ends the threads, after the logins that are still waited for.
 //!
 //! It does not promise an order among waiting logins, and it does not slow a guesser down: counting
 //! and delaying failures is the session's part.
 
 use std::io;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
@@ -20,6 +24,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use super::users::Users;
+use crate::peers::{PeerPlace, Peers};
 use crate::smtp::sasl::Secret;
 
 /// Logins that may wait: at 20 ms each, one thread is through with them in 1.3 s.
@@ -29,6 +34,7 @@ pub const DEFAULT_WAITING_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Verifier {
     threads: Arc<Threads>,
+    peers: Arc<Peers>,
 }
 
 /// Too many logins wait already.
@@ -72,25 +78,33 @@ impl Verifier {
                 })?;
             started.handles.push(handle);
         }
-        Ok(Verifier {
-            threads: Arc::new(started),
-        })
+        Ok(Verifier::over(started, waiting_max))
     }
 
-    /// Queues a login. The receiver gets the verdict; it gets an error if the threads are ended
+    fn over(threads: Threads, waiting_max: usize) -> Verifier {
+        Verifier {
+            threads: Arc::new(threads),
+            peers: Peers::new((waiting_max / PEERS_THAT_FILL_THE_QUEUE).max(1)),
+        }
+    }
+
+    /// Queues a login of the peer at `ip`. The receiver gets the verdict; it gets an error if the threads are ended
     /// before that, which is no verdict.
     pub fn verify(
         &self,
         users: Arc<Users>,
+        ip: IpAddr,
         name: &str,
         password: Secret,
     ) -> Result<oneshot::Receiver<bool>, Busy> {
+        let place = self.peers.enter(ip).ok_or(Busy)?;
         let (verdict, receiver) = oneshot::channel();
         let login = Login {
             users,
             name: name.to_owned(),
             password,
             verdict,
+            _place: place,
         };
         let logins = self.threads.logins.as_ref().ok_or(Busy)?;
         // Counted before: the thread may have it, and have taken it off, before `try_send` returns.
@@ -133,7 +147,12 @@ struct Login {
     name: String,
     password: Secret,
     verdict: oneshot::Sender<bool>,
+    _place: PeerPlace,
 }
+
+/// It takes so many peers to keep others waiting; each has a share that a household of mail programs
+/// hardly needs.
+const PEERS_THAT_FILL_THE_QUEUE: usize = 8;
 
 impl Login {
     fn verify(self) {
@@ -158,6 +177,10 @@ mod tests {
         Arc::new(Users::load(&path).unwrap())
     }
 
+    fn ip(host: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, host])
+    }
+
     fn secret(text: &str) -> Secret {
         Secret::from(text.as_bytes().to_vec())
     }
@@ -171,7 +194,8 @@ mod tests {
             ("unknown name", "bert", "secret", false),
         ];
         for (name, user, password, expected) in rows {
-            let verdict = verifier.verify(users(), user, secret(password)).unwrap();
+            let verdict = verifier.verify(users(), ip(1), user, secret(password));
+            let verdict = verdict.unwrap();
             assert_eq!(verdict.blocking_recv(), Ok(expected), "{name}");
         }
         assert_eq!(verifier.waiting(), 0);
@@ -187,14 +211,31 @@ mod tests {
             waiting,
             handles: Vec::new(),
         };
-        let verifier = Verifier {
-            threads: Arc::new(threads),
-        };
+        let verifier = Verifier::over(threads, 2);
         let users = users();
-        let ask = || verifier.verify(Arc::clone(&users), "anna", secret("secret"));
-        let kept: Vec<_> = (0..2).map(|_| ask().unwrap()).collect();
-        assert_eq!(ask().unwrap_err(), Busy);
+        let ask = |host| verifier.verify(Arc::clone(&users), ip(host), "anna", secret("secret"));
+        let kept: Vec<_> = (0..2).map(|host| ask(host).unwrap()).collect();
+        assert_eq!(ask(2).unwrap_err(), Busy);
         assert_eq!((kept.len(), verifier.waiting()), (2, 2));
+    }
+
+    #[test]
+    fn one_peer_has_an_eighth_of_the_queue() {
+        let (logins, arriving) = mpsc::sync_channel(16);
+        let threads = Threads {
+            logins: Some(logins),
+            waiting: Arc::new(AtomicUsize::new(0)),
+            handles: Vec::new(),
+        };
+        let verifier = Verifier::over(threads, 16);
+        let users = users();
+        let ask = |host| verifier.verify(Arc::clone(&users), ip(host), "anna", secret("secret"));
+        let _first = ask(1).unwrap();
+        let _second = ask(1).unwrap();
+        assert_eq!(ask(1).unwrap_err(), Busy, "two of sixteen are its share");
+        let _other = ask(2).unwrap();
+        drop(arriving.recv().unwrap());
+        let _third = ask(1).unwrap();
     }
 
     #[test]
@@ -202,9 +243,9 @@ mod tests {
         let verifier = Verifier::start(NonZeroUsize::MIN, 8).unwrap();
         let users = users();
         let verdicts: Vec<_> = (0..4)
-            .map(|_| {
+            .map(|host| {
                 verifier
-                    .verify(Arc::clone(&users), "anna", secret("secret"))
+                    .verify(Arc::clone(&users), ip(host), "anna", secret("secret"))
                     .unwrap()
             })
             .collect();

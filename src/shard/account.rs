@@ -153,6 +153,10 @@ impl Account {
         self.id
     }
 
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
     pub(super) fn listener(&self) -> Listener {
         self.listener
     }
@@ -174,7 +178,7 @@ impl Account {
         *self.facts.borrow_mut() = Some(Box::new(facts));
     }
 
-    /// Notes a failed login, and says how late its answer is to be: guessing is to be slow, and a typing
+    /// Notes a login that came to nothing, and says how late its answer is to be: guessing is to be slow, and a typing
     /// error hardly noticed.
     pub(super) fn auth_failed(&self) -> Duration {
         let failures = self.auth_failures.get() + 1;

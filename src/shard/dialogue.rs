@@ -464,9 +464,12 @@ impl Dialogue {
         self.watched.set_deadline(Instant::now() + EFFECT_MAX);
         let common = &self.shard.common;
         let users = common.users.load_full();
-        let queued = common
-            .verifier
-            .verify(users, &credentials.name, credentials.password);
+        let queued = common.verifier.verify(
+            users,
+            self.account.peer().ip(),
+            &credentials.name,
+            credentials.password,
+        );
         let verdict = match queued {
             Err(_busy) => Verdict::Unavailable,
             Ok(checked) => match checked.await {
@@ -480,7 +483,8 @@ impl Dialogue {
             Verdict::Refused => AuthOutcome::Refused,
             Verdict::Unavailable => AuthOutcome::Unavailable,
         });
-        if verdict == Verdict::Refused {
+        // 454 comes late as well: asking again at once is to be of no use.
+        if verdict != Verdict::Accepted {
             tokio::time::sleep(self.account.auth_failed()).await;
         }
         self.tell(|session, now, out| session.verified(now, verdict, out));

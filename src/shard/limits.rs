@@ -10,12 +10,11 @@
 //! The count of the process is one atomic. Only where a limit by peer is set does an accept also
 //! take a lock, one of 64, held for a look into a map; no message ever passes it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
-use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::peers::{PeerPlace, Peers};
 
 /// The limits on sessions, shared by all shards.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub struct SessionLimits {
     max: usize,
     open: AtomicUsize,
     /// `None`: peers are not counted.
-    peers: Option<Peers>,
+    peers: Option<Arc<Peers>>,
 }
 
 /// Why a session was not admitted.
@@ -40,7 +39,7 @@ pub enum Refused {
 #[must_use = "dropping it gives the place back"]
 pub struct Admission {
     limits: Arc<SessionLimits>,
-    peer: Option<Peer>,
+    _peer: Option<PeerPlace>,
 }
 
 impl SessionLimits {
@@ -65,10 +64,9 @@ impl SessionLimits {
         if self.enter() {
             return Ok(Admission {
                 limits: Arc::clone(self),
-                peer,
+                _peer: peer,
             });
         }
-        self.leave_peer(peer);
         Err(Refused::Sessions)
     }
 
@@ -85,94 +83,13 @@ impl SessionLimits {
             })
             .is_ok()
     }
-
-    fn leave_peer(&self, peer: Option<Peer>) {
-        if let (Some(peers), Some(peer)) = (&self.peers, peer) {
-            peers.leave(peer);
-        }
-    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.limits.leave_peer(self.peer.take());
         self.limits.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
-
-/// Sessions counted by peer, in stripes so that shards seldom meet at one lock.
-#[derive(Debug)]
-struct Peers {
-    max: usize,
-    /// Keyed at random: peers choose their addresses, and must not choose their stripe.
-    hasher: RandomState,
-    stripes: [Mutex<HashMap<Peer, usize>>; STRIPES],
-}
-
-impl Peers {
-    fn new(max: usize) -> Self {
-        Self {
-            max,
-            hasher: RandomState::new(),
-            stripes: std::array::from_fn(|_| Mutex::new(HashMap::new())),
-        }
-    }
-
-    fn enter(&self, ip: IpAddr) -> Option<Peer> {
-        let peer = Peer::of(ip);
-        self.with_stripe(peer, |stripe| {
-            let count = stripe.entry(peer).or_insert(0);
-            (*count < self.max).then(|| {
-                *count += 1;
-                peer
-            })
-        })
-    }
-
-    fn leave(&self, peer: Peer) {
-        self.with_stripe(peer, |stripe| {
-            if let Entry::Occupied(mut entry) = stripe.entry(peer) {
-                *entry.get_mut() -= 1;
-                if *entry.get() == 0 {
-                    entry.remove();
-                }
-            }
-        });
-    }
-
-    fn with_stripe<T>(&self, peer: Peer, look: impl FnOnce(&mut HashMap<Peer, usize>) -> T) -> T {
-        let hash = self.hasher.hash_one(peer);
-        let [first, ..] = &self.stripes;
-        let stripe = usize::try_from(hash % STRIPES as u64)
-            .ok()
-            .and_then(|index| self.stripes.get(index))
-            .unwrap_or(first);
-        // A panic between two statements of `look` cannot leave a count half changed.
-        look(&mut stripe.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Whom a limit by peer counts as one: an IPv4 address, or an IPv6 /64.
-///
-/// A /64 is what one customer gets; by single addresses nobody would ever reach the limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Peer(IpAddr);
-
-impl Peer {
-    fn of(ip: IpAddr) -> Self {
-        // ::ffff:192.0.2.1 on a dual-stack socket is 192.0.2.1.
-        Self(match ip.to_canonical() {
-            IpAddr::V4(v4) => IpAddr::V4(v4),
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & NETWORK_MASK)),
-        })
-    }
-}
-
-/// The upper 64 bits of an IPv6 address.
-const NETWORK_MASK: u128 = !0 << 64;
-
-/// Far more than a machine has shards: two seldom want the same lock.
-const STRIPES: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -206,44 +123,6 @@ mod tests {
                 .unwrap_err(),
             Refused::Sessions
         );
-    }
-
-    #[test]
-    fn who_counts_as_one_peer() {
-        let rows = [
-            ("same IPv4 address", "192.0.2.1", "192.0.2.1", true),
-            (
-                "neighbouring IPv4 addresses",
-                "192.0.2.1",
-                "192.0.2.2",
-                false,
-            ),
-            (
-                "mapped and plain IPv4",
-                "::ffff:192.0.2.1",
-                "192.0.2.1",
-                true,
-            ),
-            (
-                "two mapped IPv4 addresses",
-                "::ffff:192.0.2.1",
-                "::ffff:192.0.2.2",
-                false,
-            ),
-            (
-                "one /64",
-                "2001:db8:0:1::1",
-                "2001:db8:0:1:ffff:ffff:ffff:ffff",
-                true,
-            ),
-            ("two /64", "2001:db8:0:1::1", "2001:db8:0:2::1", false),
-        ];
-        for (name, one, other, same) in rows {
-            let limits = SessionLimits::new(10, 1);
-            let _held = limits.try_admit(ip(one)).unwrap();
-            let answer = limits.try_admit(ip(other));
-            assert_eq!(matches!(answer, Err(Refused::PerIp)), same, "{name}");
-        }
     }
 
     #[test]
@@ -318,11 +197,6 @@ mod tests {
     }
 
     fn peers_remembered(limits: &SessionLimits) -> usize {
-        let peers = limits.peers.as_ref().unwrap();
-        peers
-            .stripes
-            .iter()
-            .map(|stripe| stripe.lock().unwrap().len())
-            .sum()
+        limits.peers.as_ref().unwrap().remembered()
     }
 }
