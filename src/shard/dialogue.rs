@@ -48,8 +48,8 @@ pub(super) struct Dialogue {
     replies: Vec<u8>,
     sending: Option<Sending>,
     drain: DrainNotice,
-    /// How it ended, once it has.
-    ending: Ending,
+    /// How it ended, once it has. Boxed: an idle session is to be small.
+    ending: Option<Box<Ending>>,
     _admission: Admission,
 }
 
@@ -106,7 +106,7 @@ impl Dialogue {
             replies: Vec::new(),
             sending: None,
             drain: DrainNotice::Due,
-            ending: Ending::TornDown,
+            ending: None,
             _admission: admission,
         })
     }
@@ -311,7 +311,7 @@ impl Dialogue {
     /// Sends octets behind which nothing else is on its way.
     fn send(&mut self, octets: Vec<u8>) -> Result<(), Ending> {
         self.account.sent(octets.len());
-        match self.watched.socket().send(octets) {
+        match self.watched.send(octets) {
             Sent::AtOnce(octets) => self.shard.give_vector(octets),
             Sent::InFlight(sending) => self.sending = Some(sending),
             Sent::Failed(error) => return Err(Ending::Lost(error)),
@@ -522,7 +522,7 @@ impl Dialogue {
             LastWords::Alert => self.alert().await.is_ok(),
             LastWords::None => false,
         };
-        self.ending = ending;
+        self.ending = Some(Box::new(ending));
         if said && self.peer_may_be_writing() {
             self.linger().await;
         }
@@ -590,7 +590,8 @@ impl Drop for Dialogue {
             self.watched.socket().cancel();
         }
         self.shard.watch.remove(&self.watched);
-        self.account.close(&self.ending);
+        let ending = self.ending.as_deref();
+        self.account.close(ending.unwrap_or(&Ending::TornDown));
     }
 }
 

@@ -7,13 +7,12 @@
 //! at each session once, some ten nanoseconds.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::ring::{ReceiveBuffer, ReceiveBuffers, Socket};
+use crate::ring::{ReceiveBuffers, Receiving, Sent, Socket};
 
 /// How often deadlines are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -23,6 +22,7 @@ pub(super) struct Watched {
     socket: Socket,
     deadline: Cell<Instant>,
     expired: Cell<bool>,
+    /// Whether the operation in flight, or the last one, is a receive.
     receiving: Cell<bool>,
     place: Cell<usize>,
 }
@@ -109,15 +109,16 @@ impl Watched {
         &self.socket
     }
 
-    /// Receives; what follows on `ECANCELED` is for the caller to find out.
-    pub(super) async fn receive(
-        &self,
-        buffers: &ReceiveBuffers,
-    ) -> io::Result<Option<ReceiveBuffer>> {
+    /// Receives; what `ECANCELED` means is for the caller to find out.
+    pub(super) fn receive(&self, buffers: &ReceiveBuffers) -> Receiving {
         self.receiving.set(true);
-        let received = self.socket.receive(buffers).await;
+        self.socket.receive(buffers)
+    }
+
+    /// Sends, which a drain does not interrupt.
+    pub(super) fn send(&self, octets: Vec<u8>) -> Sent {
         self.receiving.set(false);
-        received
+        self.socket.send(octets)
     }
 
     /// Sets a new deadline, and forgets that the old one passed.
