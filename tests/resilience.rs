@@ -122,19 +122,24 @@ fn ten_thousand_aborts_leave_nothing_behind() {
         .flag("--deliver", "discard")
         .start();
     let descriptors = server.descriptors();
-    // The allocator and the kernel reach their working size first.
-    aborts(&server, 3000);
-    server.await_descriptors(descriptors);
-    let resident = server.resident_kib();
-    aborts(&server, 7000);
-    server.await_descriptors(descriptors);
+    // The allocator reaches its working size in steps of a megabyte or two, the last one at any time; a leak
+    // grows in every round.
+    let resident: Vec<u64> = (0..4)
+        .map(|_| {
+            aborts(&server, 2500);
+            server.await_descriptors(descriptors);
+            server.resident_kib()
+        })
+        .collect();
     eventually("no session is open", || {
         (server.scrape().sum("ringpost_sessions_open", &[]) == 0).then_some(())
     });
-    let afterwards = server.resident_kib();
+    let growth = resident
+        .windows(2)
+        .map(|pair| pair[1].saturating_sub(pair[0]));
     assert!(
-        afterwards <= resident + RESIDENT_KIB_SLACK,
-        "{resident} KiB resident before, {afterwards} after"
+        growth.min() <= Some(RESIDENT_KIB_SLACK),
+        "KiB resident after each round: {resident:?}"
     );
     // It serves as before.
     let mut client = server.tls_client();
@@ -145,8 +150,9 @@ fn ten_thousand_aborts_leave_nothing_behind() {
     client.quit();
 }
 
-/// 7,000 sessions that leaked 256 octets each would take 1,750 KiB. Some 200 KiB come and go.
-const RESIDENT_KIB_SLACK: u64 = 1536;
+/// What memory may grow by in the round in which it grows least: 2,500 aborted sessions that leaked 256 octets
+/// each would take 625 KiB, 1,100 idle ones that kept one page of 4 KiB 4,400 KiB. Some 200 KiB come and go.
+const RESIDENT_KIB_SLACK: u64 = 300;
 
 /// Bursts of connections held open, in clear and inside TLS, then dropped all at once.
 #[test]
@@ -154,7 +160,7 @@ fn two_thousand_idle_sessions_come_and_go() {
     raise_open_files();
     let server = Setup::new().flag("--shards", "2").start();
     let before = server.descriptors();
-    let resident = [(); 2].map(|()| {
+    let resident = [(); 4].map(|()| {
         let mut held: Vec<Client> = (0..1000).map(|_| Client::connect(server.tcp())).collect();
         for client in &mut held {
             client.expect(220);
@@ -166,9 +172,12 @@ fn two_thousand_idle_sessions_come_and_go() {
         server.resident_kib()
     });
     // The first burst set the working size: 100 TLS sessions alone take some 2,000 KiB.
+    let growth = resident
+        .windows(2)
+        .map(|pair| pair[1].saturating_sub(pair[0]));
     assert!(
-        resident[1] <= resident[0] + RESIDENT_KIB_SLACK,
-        "{resident:?} KiB resident after one burst and after two"
+        growth.min() <= Some(RESIDENT_KIB_SLACK),
+        "KiB resident after each burst: {resident:?}"
     );
 }
 
