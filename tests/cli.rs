@@ -6,12 +6,15 @@
 #[path = "support/command_line.rs"]
 mod command_line;
 
+mod support;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use command_line::{Run, assert_lines};
 use ringpost::auth::Users;
+use support::Setup;
 
 #[test]
 fn help_groups_the_flags_and_gives_defaults_and_units() {
@@ -440,4 +443,23 @@ fn completions_name_the_flags() {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
+}
+
+/// The runtimes panicked with ten, and a start that got further left the cause among other lines.
+#[test]
+fn too_few_descriptors_are_one_line() {
+    // 22 are needed: three standard ones, seven of the control thread, the metrics port, two listeners, nine.
+    for descriptors in 4..22 {
+        let ended = Setup::new().open_files_max(descriptors).run("serve");
+        assert_eq!(ended.code, Some(1), "{descriptors}: {ended:?}");
+        assert_eq!(ended.err.len(), 1, "{descriptors}: {ended:?}");
+        let line = &ended.err[0];
+        assert!(line.starts_with("ringpost: "), "{descriptors}: {line}");
+        // With the very fewest already a file that a flag names cannot be read.
+        let told = line.contains("(ulimit -n)") || line.contains("Too many open files");
+        assert!(told, "{descriptors}: {line}");
+    }
+    let ended = Setup::new().open_files_max(10).run("serve");
+    let beginning = "ringpost: 10 descriptors are too few, --shards 1 takes ";
+    assert!(ended.err[0].starts_with(beginning), "{ended:?}");
 }

@@ -40,6 +40,18 @@ use crate::tls::{CertifiedKey, Rotation, ServerContexts, TicketKeyRing, TlsError
 /// Why the server did not start, or did not run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// What is opened at the start would not all be had; the runtimes panic then, or a shard fails.
+    #[error(
+        "{max} descriptors are too few, --shards {shards} takes {needed}: raise RLIMIT_NOFILE (ulimit -n)"
+    )]
+    Descriptors {
+        /// RLIMIT_NOFILE.
+        max: u64,
+        /// How many must be there.
+        needed: u64,
+        /// How many shards there are to be.
+        shards: u64,
+    },
     /// The data directory is not ours.
     #[error("--data-dir: {0}")]
     DataDirectory(#[from] LockError),
@@ -92,6 +104,7 @@ where
 /// Runs the server on what was loaded for `config`, until a signal ends it.
 pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
     let descriptors = privileges::raise_descriptors_max();
+    descriptors_suffice(&config, descriptors)?;
     let identity = Identity::resolve(config.user.as_deref(), config.group.as_deref())?;
     if let Some(identity) = &identity {
         identity.may_be_assumed()?;
@@ -133,6 +146,33 @@ pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
     drop(lock);
     drop(logging);
     outcome
+}
+
+/// Whether so many descriptors let the server start, and each shard take a message.
+fn descriptors_suffice(config: &Config, max: u64) -> Result<(), ServeError> {
+    let open = match privileges::descriptors_open() {
+        Ok(open) => open,
+        // To count them takes one.
+        Err(error) if error.raw_os_error() == Some(libc::EMFILE) => max,
+        // Without /proc the start goes on, and says less if it fails.
+        Err(_) => return Ok(()),
+    };
+    let shards = u64::try_from(config.shards.get()).unwrap_or(u64::MAX);
+    let listeners =
+        u64::try_from(config.listen.len() + config.listen_tls.len()).unwrap_or(u64::MAX);
+    let of_a_shard = listeners.saturating_add(DESCRIPTORS_OF_A_SHARD);
+    let needed = open
+        .saturating_add(DESCRIPTORS_OF_CONTROL)
+        .saturating_add(u64::from(config.metrics.is_some()))
+        .saturating_add(shards.saturating_mul(of_a_shard));
+    if needed > max {
+        return Err(ServeError::Descriptors {
+            max,
+            needed,
+            shards,
+        });
+    }
+    Ok(())
 }
 
 fn bind(config: &Config) -> Result<Vec<Bound>, BindError> {
@@ -507,3 +547,11 @@ const SHARDS_LOOKED_AT: Duration = Duration::from_secs(1);
 
 /// Descriptors for rings, listeners, logs and deliveries under way.
 const DESCRIPTORS_BESIDE_SESSIONS: u64 = 256;
+
+/// Of the control thread: the data directory's lock, epoll and its second handle, its waker, the pair that
+/// signals come by and the reader's handle of that.
+const DESCRIPTORS_OF_CONTROL: u64 = 7;
+
+/// Of a shard beside its listeners: the ring, epoll and its second handle, its waker, a handle for signals, the
+/// spare one; and for a message a connection, its file and the file's directory.
+const DESCRIPTORS_OF_A_SHARD: u64 = 9;
