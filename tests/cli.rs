@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use command_line::{Run, assert_lines};
 use ringpost::auth::Users;
 use support::Setup;
+use support::programs::{program, run as run_program};
+use support::server::BINARY;
 
 #[test]
 fn help_groups_the_flags_and_gives_defaults_and_units() {
@@ -462,4 +464,36 @@ fn too_few_descriptors_are_one_line() {
     let ended = Setup::new().open_files_max(10).run("serve");
     let beginning = "ringpost: 10 descriptors are too few, --shards 1 takes ";
     assert!(ended.err[0].starts_with(beginning), "{ended:?}");
+}
+
+/// Becomes a program whose `io_uring_enter` gets EPERM from a seccomp filter; `io_uring_setup` works. In Python
+/// because installing the filter takes `unsafe`, which stays out of the tests.
+const REFUSE_ENTER: &str = r#"
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+# load the call's number; unless it is io_uring_enter (426 everywhere) skip one; EPERM; allow
+lines = [(0x20, 0, 0, 0), (0x15, 0, 1, 426), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in lines))
+program = ctypes.create_string_buffer(struct.pack("@HP", len(lines), ctypes.addressof(code)))
+assert libc.prctl(38, 1, 0, 0, 0) == 0, "PR_SET_NO_NEW_PRIVS"
+assert libc.prctl(22, 2, program, 0, 0) == 0, "PR_SET_SECCOMP"
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+/// The server neither started nor ended.
+#[test]
+fn a_ring_that_may_not_be_entered_is_one_line() {
+    let setup = Setup::new();
+    let serve = setup.command("serve");
+    let ended = run_program(
+        program("python3")
+            .args(["-c", REFUSE_ENTER, BINARY])
+            .args(serve.get_args()),
+        "",
+    );
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let beginning = "ringpost: cannot use io_uring: Operation not permitted";
+    assert!(ended.err.starts_with(beginning), "{ended:?}");
+    assert!(ended.err.contains("seccomp profile"), "{ended:?}");
+    assert_eq!(ended.err.matches('\n').count(), 1, "{ended:?}");
 }
