@@ -4,9 +4,6 @@
 
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-
-use socket2::{Domain, Socket, Type};
 use support::Client;
 use support::server::Setup;
 
@@ -17,13 +14,6 @@ const GUESSERS: usize = 100;
 const WRONG: &str = "AUTH PLAIN AGFubmEAd3Jvbmc=";
 const RIGHT: &str = "AUTH PLAIN AGFubmEAcmlnaHQ=";
 
-fn from(ip: Ipv4Addr, to: SocketAddr) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddrV4::new(ip, 0).into()).unwrap();
-    socket.connect(&to.into()).unwrap();
-    Client::over(TcpStream::from(socket))
-}
-
 #[test]
 fn guessers_at_one_address_keep_nobody_else_out() {
     let server = Setup::new()
@@ -31,9 +21,9 @@ fn guessers_at_one_address_keep_nobody_else_out() {
         .flag("--tcp-auth", "yes")
         .start();
     let mut guessers: Vec<Client> = (0..GUESSERS)
-        .map(|_| from(Ipv4Addr::new(127, 0, 0, 1), server.tcp()))
+        .map(|_| Client::connect(server.tcp()))
         .collect();
-    let mut owner = from(Ipv4Addr::new(127, 0, 0, 2), server.tcp());
+    let mut owner = Client::connect_from([127, 0, 0, 2].into(), server.tcp());
     for client in guessers.iter_mut().chain([&mut owner]) {
         client.expect(220);
         client.ehlo();

@@ -1,13 +1,13 @@
 //! A blocking SMTP client that sends exactly the octets it is given, in clear or inside TLS.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use openssl::ssl::{
     ConnectConfiguration, HandshakeError, ShutdownResult, ShutdownState, SslRef, SslStream,
 };
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::PATIENCE;
 use super::certificates::Authority;
@@ -70,6 +70,14 @@ impl Client {
     /// Connects; reads nothing yet.
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    /// Connects from an address of this machine. All of 127/8 is: another of them is another client.
+    pub(crate) fn connect_from(ip: IpAddr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(ip, 0).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::over(socket.into())
     }
 
     pub(crate) fn over(stream: TcpStream) -> Self {
