@@ -104,7 +104,7 @@ impl Verifier {
             name: name.to_owned(),
             password,
             verdict,
-            _place: place,
+            place,
         };
         let logins = self.threads.logins.as_ref().ok_or(Busy)?;
         // Counted before: the thread may have it, and have taken it off, before `try_send` returns.
@@ -147,7 +147,7 @@ struct Login {
     name: String,
     password: Secret,
     verdict: oneshot::Sender<bool>,
-    _place: PeerPlace,
+    place: PeerPlace,
 }
 
 /// It takes so many peers to keep others waiting; each has a share that a household of mail programs
@@ -160,6 +160,8 @@ impl Login {
             return;
         }
         let verdict = self.users.verify(&self.name, self.password.octets());
+        // First: a peer that hears its verdict may ask again before this thread runs on.
+        drop(self.place);
         // The session may have ended meanwhile.
         let _ = self.verdict.send(verdict);
     }
@@ -236,6 +238,37 @@ mod tests {
         let _other = ask(2).unwrap();
         drop(arriving.recv().unwrap());
         let _third = ask(1).unwrap();
+    }
+
+    #[test]
+    fn a_login_that_finds_the_queue_full_takes_nothing_of_its_peers_share() {
+        let (logins, arriving) = mpsc::sync_channel(1);
+        let threads = Threads {
+            logins: Some(logins),
+            waiting: Arc::new(AtomicUsize::new(0)),
+            handles: Vec::new(),
+        };
+        let verifier = Verifier::over(threads, 1);
+        let ask = |host| verifier.verify(Arc::default(), ip(host), "anna", secret("secret"));
+        let _first = ask(1).unwrap();
+        for _ in 0..2 {
+            assert_eq!(ask(2).unwrap_err(), Busy);
+            assert_eq!(verifier.peers.remembered(), 1);
+        }
+        drop(arriving.recv().unwrap());
+        let _second = ask(2).unwrap();
+    }
+
+    /// Regression: the place came back behind the verdict, and a peer that asked again at once was refused.
+    #[test]
+    fn who_has_its_verdict_has_its_place_back() {
+        // A share of one place, and verdicts that take no time: there are no users.
+        let verifier = Verifier::start(NonZeroUsize::new(2).unwrap(), 8).unwrap();
+        for round in 0..10_000 {
+            let verdict = verifier.verify(Arc::default(), ip(1), "anna", secret("secret"));
+            let verdict = verdict.unwrap_or_else(|busy| panic!("round {round}: {busy}"));
+            assert_eq!(verdict.blocking_recv(), Ok(false));
+        }
     }
 
     #[test]
