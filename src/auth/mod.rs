@@ -4,7 +4,8 @@
 //! - [`users`] is the users file, read whole.
 //! - [`verifier`] is the threads that hash, behind a bounded queue.
 //!
-//! It knows neither sessions nor sockets: a name and a password come in, yes or no goes out.
+//! It knows neither sessions nor sockets: a name, a password and the address they came from go in, yes or no
+//! comes out.
 //! Passwords are neither logged nor shown by `Debug`.
 
 pub mod hash;

@@ -4,10 +4,10 @@
 //! Claims:
 //! - At most `waiting_max` logins wait; the next one is [`Busy`] at once, which a session answers
 //!   with 454.
-//! - One peer has at most an eighth of these places, so that a guesser with many connections keeps
-//!   nobody else from logging in. A peer is an address, as for the limit on sessions.
-//! - A login whose session has ended is not computed. A session that waits for its verdict does not
-//!   notice that its peer has hung up, and has not ended.
+//! - One peer has at most an eighth as many logins here, from asking to verdict, so that a guesser with
+//!   many connections keeps nobody else from logging in. Who is one peer: see [`peers`](crate::peers).
+//! - A login that nobody waits for any more is not computed; that is, one whose shard was stopped. One
+//!   whose peer hung up is: a session that waits for a verdict does not look at its peer.
 //! - Dropping the last [`Verifier`] ends the threads, after the logins that are still waited for.
 //!
 //! It does not promise an order among waiting logins, and it does not slow a guesser down: counting
@@ -37,7 +37,7 @@ pub struct Verifier {
     peers: Arc<Peers>,
 }
 
-/// Too many logins wait already.
+/// Too many logins wait already, or too many of this peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many logins are waiting to be verified")]
 pub struct Busy;
@@ -88,8 +88,8 @@ impl Verifier {
         }
     }
 
-    /// Queues a login of the peer at `ip`. The receiver gets the verdict; it gets an error if the threads are ended
-    /// before that, which is no verdict.
+    /// Queues a login of the peer at `ip`. The receiver gets the verdict; it gets an error if the
+    /// threads are ended before that, which is no verdict.
     pub fn verify(
         &self,
         users: Arc<Users>,
@@ -150,8 +150,8 @@ struct Login {
     place: PeerPlace,
 }
 
-/// It takes so many peers to keep others waiting; each has a share that a household of mail programs
-/// hardly needs.
+/// It takes so many peers to fill the queue. Of the default one each has 8 places: more than a household of
+/// mail programs needs at once, and at 20 ms each others wait 160 ms for one thread to be through with them.
 const PEERS_THAT_FILL_THE_QUEUE: usize = 8;
 
 impl Login {

@@ -5,10 +5,10 @@
 //! Invariants:
 //! - Never more than `max` admissions are alive at once, nor more than `per_ip_max` of one peer.
 //! - An admission gives its place back when it is dropped, whichever way its session ended.
-//! - A peer without sessions has no entry here; so the map is bounded by `max`.
+//! - A peer without sessions is not remembered; so what is remembered of peers is bounded by `max`.
 //!
 //! The count of the process is one atomic. Only where a limit by peer is set does an accept also
-//! take a lock, one of 64, held for a look into a map; no message ever passes it.
+//! take a lock, one of those in [`Peers`]; no message ever passes it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
