@@ -5,6 +5,7 @@
 //! - What all `MailData` of a budget have allocated is never more than the budget.
 //! - Every octet taken from the budget is given back, however the message ends.
 //! - A block is never moved or grown once it holds an octet, so nothing is copied twice.
+//! - The checksum is that of the octets as they were pushed: it is taken then, not when they leave.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ const BLOCK_OCTETS_MAX: usize = 256 * 1024;
 
 /// How many octets of mail data the process may hold in memory, and how many it does.
 ///
-/// Shared by all shards. Touched once a block, not once a read.
+/// Shared by all shards. Written once a block, not once a read.
 #[derive(Debug)]
 pub struct Budget {
     octets_max: u64,
@@ -50,6 +51,14 @@ impl Budget {
     /// The bound.
     pub fn octets_max(&self) -> u64 {
         self.octets_max
+    }
+
+    /// Whether more than three quarters are held: time to put away what can be put away, before
+    /// messages that cannot are refused.
+    pub fn is_tight(&self) -> bool {
+        // Less than a quarter is left. Too much for a product is more than a quarter of anything.
+        let left = self.octets_max.saturating_sub(self.held());
+        left.saturating_mul(4) < self.octets_max
     }
 
     /// Relaxed throughout: the number guards no other memory.
@@ -77,7 +86,7 @@ impl Budget {
 #[error("the memory for mail data is spent")]
 pub struct BudgetSpent;
 
-/// The octets of one message.
+/// The octets of one message, or those of it that follow on a part that was put away.
 ///
 /// ```text
 /// full:  [4 KiB][8 KiB][16 KiB] …   each up to 256 KiB
@@ -90,6 +99,7 @@ pub struct MailData {
     block_octets_next: usize,
     len: u64,
     held: u64,
+    crc32c: u32,
 }
 
 impl MailData {
@@ -108,7 +118,16 @@ impl MailData {
             block_octets_next,
             len: 0,
             held: 0,
+            crc32c: 0,
         }
+    }
+
+    /// Empty mail data for what comes behind this: its checksum goes on from here, its blocks start
+    /// again from the default. Allocates nothing yet.
+    pub fn continuing(&self) -> MailData {
+        let mut data = MailData::new(&self.budget, None);
+        data.crc32c = self.crc32c;
+        data
     }
 
     /// Appends `octets`. After an error an unknown part of them is in; drop the whole.
@@ -117,6 +136,8 @@ impl MailData {
             let room = self.block.capacity() - self.block.len();
             let (now, later) = octets.split_at_checked(room).unwrap_or((octets, &[]));
             self.block.extend_from_slice(now);
+            // Here, where the octets are in the cache.
+            self.crc32c = crc32c::crc32c_append(self.crc32c, now);
             self.len += now.len() as u64;
             if later.is_empty() {
                 return Ok(());
@@ -134,6 +155,12 @@ impl MailData {
     /// Whether no octet is in.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// CRC-32C of the message up to the last octet in: of what was pushed, and of all that came
+    /// before it if this [continues](MailData::continuing) other mail data.
+    pub fn crc32c(&self) -> u32 {
+        self.crc32c
     }
 
     /// The octets, in order. No slice is empty.
@@ -204,6 +231,71 @@ mod tests {
             assert!(data.slices().all(|slice| !slice.is_empty()));
         }
         assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_whole_however_it_is_cut() {
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283, "the polynomial");
+        let budget = Budget::new(u64::MAX);
+        for seed in 0..50 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let octets = random.usize(..100_000);
+            let whole: Vec<u8> = std::iter::repeat_with(|| random.u8(..))
+                .take(octets)
+                .collect();
+            let mut data = MailData::new(&budget, None);
+            let mut rest = &whole[..];
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(random.usize(1..=rest.len().min(9_000)));
+                data.push(now).unwrap();
+                rest = later;
+                assert_eq!(
+                    data.crc32c(),
+                    crc32c::crc32c(&whole[..whole.len() - rest.len()]),
+                    "seed {seed}"
+                );
+                // Where the message goes on makes no difference either.
+                if random.u8(..4) == 0 {
+                    data = data.continuing();
+                    assert!(data.is_empty(), "seed {seed}");
+                }
+            }
+            assert_eq!(data.crc32c(), crc32c::crc32c(&whole), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn what_continues_starts_again_with_small_blocks() {
+        let budget = Budget::new(u64::MAX);
+        let mut first = MailData::new(&budget, Some(1 << 40));
+        first.push(&[b'x'; 100_000]).unwrap();
+        let mut second = first.continuing();
+        drop(first);
+        assert_eq!(budget.held(), 0);
+        second.push(b"x").unwrap();
+        assert_eq!((second.len(), budget.held()), (1, 4096));
+    }
+
+    #[test]
+    fn tight_is_more_than_three_quarters() {
+        // octets_max, held, whether that is tight
+        let rows = [
+            (4, 3, false),
+            (4, 4, true),
+            (5, 3, false),
+            (5, 4, true),
+            (6, 4, false),
+            (6, 5, true),
+            (0, 0, false),
+            (u64::MAX, u64::MAX / 4 * 3, false),
+            (u64::MAX, u64::MAX / 4 * 3 + 3, true),
+            (u64::MAX, 0, false),
+        ];
+        for (octets_max, held, wanted) in rows {
+            let budget = Budget::new(octets_max);
+            budget.take(held).unwrap();
+            assert_eq!(budget.is_tight(), wanted, "{held} of {octets_max}");
+        }
     }
 
     #[test]
