@@ -14,7 +14,7 @@ use super::maildir::{self, FileOctets, MaildirError, Sync};
 use super::queue_id::QueueIds;
 use super::target::Target;
 use crate::smtp::message::Message;
-use crate::smtp::trace::trace_header;
+use crate::smtp::trace::{received_field, return_path_field};
 
 /// What 250 to the end of data promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,14 +140,12 @@ impl Delivery {
             Durability::Disk => Sync::Yes,
             Durability::None => Sync::No,
         };
+        let hostname = &self.settings.hostname;
+        let seconds = unix_seconds(now);
+        let mut header = return_path_field(message.envelope.reverse_path.as_deref());
+        header.extend(received_field(message, hostname, queue_id, seconds));
         let mut prepared = Vec::with_capacity(copies.len());
         for copy in copies {
-            let Some(recipient) = message.envelope.recipients.get(copy.recipient) else {
-                continue;
-            };
-            let hostname = &self.settings.hostname;
-            let seconds = unix_seconds(now);
-            let header = trace_header(message, hostname, queue_id, seconds, recipient);
             let data = message.data.slices();
             let octets = FileOctets::new(&header, data, message.data.len());
             // Unique: the queue id within this host, the number within the message.
