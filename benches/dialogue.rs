@@ -88,7 +88,9 @@ fn dialogue(
                     drop(black_box(message));
                     session.committed(now, Ok("4mXq1Z00"), &mut out);
                 }
-                Effect::Secure | Effect::Verify(_) => unreachable!("nobody asked for it"),
+                Effect::Secure | Effect::Verify(_) | Effect::Store(_) => {
+                    unreachable!("nobody asked for it")
+                }
             }
         }
     }

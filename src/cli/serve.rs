@@ -354,6 +354,8 @@ impl ServeFlags {
                 stray_newline: limits.stray_newline,
                 limits: Limits {
                     message_octets_max: limits.max_message_bytes,
+                    // There is no place yet to put a part of a message away.
+                    message_memory_octets_max: u64::MAX,
                     recipients_max: limits.max_recipients,
                     errors_max: limits.max_errors,
                     command_timeout: limits.command_timeout,
@@ -521,8 +523,13 @@ mod tests {
         );
         assert_eq!(config.smtp.tcp, ChannelPolicy::default());
         assert_eq!(config.smtp.tls, ChannelPolicy::default());
-        // The core has these defaults too; the flags must not drift from them.
-        assert_eq!(config.smtp.limits, Limits::default());
+        // The core has these defaults too; the flags must not drift from them. One waits
+        // for a place to put parts of messages away.
+        let limits = Limits {
+            message_memory_octets_max: u64::MAX,
+            ..Limits::default()
+        };
+        assert_eq!(config.smtp.limits, limits);
         assert_eq!(config.smtp.stray_newline, StrayNewline::default());
         assert_eq!(config.tls, TlsSettings::default());
         assert_eq!(config.handshake_timeout, Duration::from_secs(30));

@@ -220,6 +220,7 @@ mod tests {
                 smtputf8: false,
                 declared_octets: None,
             }),
+            stored_octets: 0,
             data,
             origin: Origin {
                 peer: "192.0.2.7:4000".parse().unwrap(),

@@ -3,7 +3,7 @@
 //! ```text
 //!  receive ─▶ [TLS] ─▶ Session::receive ─▶ Effect ─┬─ Input: send what was said, receive again
 //!     ▲                                            ├─ Secure: handshake, then as new
-//!     └───────────── replies ◀─────────────────────┼─ Verify, Commit: wait, tell the session, go on
+//!     └───────────── replies ◀─────────────────────┼─ Verify, Store, Commit: wait, tell the session, go on
 //!                                                  └─ Close: say the rest, terminate, join, close
 //! ```
 //!
@@ -27,6 +27,7 @@ use super::watch::Watched;
 use super::{EarlyGreeting, Shard};
 use crate::control::metrics::{AuthOutcome, HandshakeKind, Listener, TlsMeans, TlsVersion};
 use crate::ring::{ReceiveBuffer, Sending, Sent, Socket};
+use crate::smtp::data::MailData;
 use crate::smtp::message::{Message, Security};
 use crate::smtp::reply::Output;
 use crate::smtp::sasl::Credentials;
@@ -167,6 +168,10 @@ impl Dialogue {
                     Box::pin(self.verify(credentials)).await;
                     self.pump()
                 }
+                Ok(Effect::Store(part)) => {
+                    self.store(part);
+                    self.pump()
+                }
                 Ok(Effect::Commit(message)) => {
                     Box::pin(self.commit(message)).await;
                     self.pump()
@@ -261,9 +266,11 @@ impl Dialogue {
                 Effect::Input if !self.unread.is_empty() => return Ok(Effect::Input),
                 Effect::Input if self.session.is_closing() => return Ok(Effect::Close),
                 Effect::Input => {}
-                Effect::Secure | Effect::Verify(_) | Effect::Commit(_) | Effect::Close => {
-                    return Ok(effect);
-                }
+                Effect::Secure
+                | Effect::Verify(_)
+                | Effect::Store(_)
+                | Effect::Commit(_)
+                | Effect::Close => return Ok(effect),
             }
         }
     }
@@ -488,6 +495,14 @@ impl Dialogue {
             tokio::time::sleep(self.account.auth_failed()).await;
         }
         self.tell(|session, now, out| session.verified(now, verdict, out));
+    }
+
+    /// Has a part of a message put away. There is no place for it yet: as where memory is spent, the
+    /// message gets 452.
+    fn store(&mut self, part: Box<MailData>) {
+        drop(part);
+        let outcome = Err(CommitFailure::NoSpace);
+        self.tell(|session, now, out| session.stored(now, outcome, out));
     }
 
     /// Has a message made safe.

@@ -163,6 +163,16 @@ impl MailData {
         self.crc32c
     }
 
+    /// How many octets fit before another block is taken from the budget.
+    pub(super) fn room(&self) -> u64 {
+        (self.block.capacity() - self.block.len()) as u64
+    }
+
+    /// Whether the budget this is taken from [is tight](Budget::is_tight).
+    pub(super) fn is_budget_tight(&self) -> bool {
+        self.budget.is_tight()
+    }
+
     /// The octets, in order. No slice is empty.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         self.full
@@ -274,6 +284,7 @@ mod tests {
         assert_eq!(budget.held(), 0);
         second.push(b"x").unwrap();
         assert_eq!((second.len(), budget.held()), (1, 4096));
+        assert_eq!(second.room(), 4095);
     }
 
     #[test]

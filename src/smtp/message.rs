@@ -13,10 +13,20 @@ use super::envelope::Envelope;
 pub struct Message {
     /// Who sent it to whom. Shared with the session, which reports it when the commit is done.
     pub envelope: Arc<Envelope>,
-    /// Its octets, without dot stuffing, without our trace header.
+    /// How many of its octets were put away as they came in, all before `data`.
+    pub stored_octets: u64,
+    /// Its octets behind those, mostly all of them; without dot stuffing, without our trace header.
+    /// The checksum of `data` is that of the whole message, what was put away included.
     pub data: MailData,
     /// The session that brought it.
     pub origin: Origin,
+}
+
+impl Message {
+    /// How many octets it has, put away and in memory.
+    pub fn octets(&self) -> u64 {
+        self.stored_octets.saturating_add(self.data.len())
+    }
 }
 
 /// What the trace header tells about the session that brought a message.

@@ -137,6 +137,7 @@ mod tests {
                 declared_octets: None,
             }
             .into(),
+            stored_octets: 0,
             data: MailData::new(&Budget::new(0), None),
             origin,
         }

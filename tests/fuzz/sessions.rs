@@ -124,6 +124,10 @@ impl Outside for Moody {
         }
     }
 
+    fn store(&mut self) -> Option<CommitFailure> {
+        None
+    }
+
     fn commit(&mut self) -> Option<CommitFailure> {
         match self.0.u8(..6) {
             0 => Some(CommitFailure::NoSpace),

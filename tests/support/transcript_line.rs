@@ -6,12 +6,13 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use ringpost::smtp::command::Verb;
-use ringpost::smtp::data::Budget;
+use ringpost::smtp::data::{Budget, MailData};
 use ringpost::smtp::envelope::Envelope;
 use ringpost::smtp::message::{Origin, Security};
 use ringpost::smtp::reply::{OUTPUT_OCTETS_MAX, Outcome, Output, Refusal};
@@ -94,6 +95,7 @@ pub(crate) struct Committed {
 /// How the outside answers the session's effects.
 pub(crate) trait Outside {
     fn verify(&mut self, name: &str, password: &[u8]) -> Verdict;
+    fn store(&mut self) -> Option<CommitFailure>;
     fn commit(&mut self) -> Option<CommitFailure>;
 }
 
@@ -128,6 +130,10 @@ impl Outside for Scripted {
             (true, true) => Verdict::Accepted,
             (true, false) => Verdict::Refused,
         }
+    }
+
+    fn store(&mut self) -> Option<CommitFailure> {
+        None
     }
 
     fn commit(&mut self) -> Option<CommitFailure> {
@@ -193,6 +199,8 @@ pub(crate) struct Line<O> {
     /// What was taken on this channel since the last message or handshake: all that the next
     /// envelope can come from.
     said: Vec<u8>,
+    /// What was put away of the message under way.
+    stored: Vec<u8>,
     pub(crate) replies: Vec<u8>,
     pub(crate) committed: Vec<Committed>,
     accepted: usize,
@@ -228,6 +236,7 @@ impl<O: Outside> Line<O> {
             is_lost: false,
             authenticated: HashSet::new(),
             said: Vec::new(),
+            stored: Vec::new(),
             replies: Vec::new(),
             committed: Vec::new(),
             accepted: 0,
@@ -260,6 +269,7 @@ impl<O: Outside> Line<O> {
                 let effect = session.receive(now, &mut input, out);
                 (effect, out.len())
             });
+            self.clean_up()?;
             let taken = before.0 - input.len();
             self.said
                 .extend_from_slice(&octets[octets.len() - before.0..][..taken]);
@@ -303,15 +313,17 @@ impl<O: Outside> Line<O> {
                         effect = self
                             .with_output(|session, now, out| session.verified(now, verdict, out));
                     }
+                    Effect::Store(part) => effect = self.store(&part)?,
                     Effect::Commit(message) => {
                         let failure = self.outside.commit();
                         let id = format!("Q{}", self.committed.len());
-                        let mut octets = Vec::new();
-                        for slice in message.data.slices() {
-                            octets.extend_from_slice(slice);
+                        if message.stored_octets != self.stored.len() as u64 {
+                            return Err(String::from("more or less was put away than it says"));
                         }
-                        if octets.len() as u64 != message.data.len() {
-                            return Err(String::from("mail data of another length than it says"));
+                        self.put_away(&message.data)?;
+                        let octets = mem::take(&mut self.stored);
+                        if octets.len() as u64 != message.octets() {
+                            return Err(String::from("a message of another length than it says"));
                         }
                         let committed = Committed {
                             envelope: Arc::clone(&message.envelope),
@@ -330,6 +342,7 @@ impl<O: Outside> Line<O> {
                             };
                             session.committed(now, outcome, out)
                         });
+                        self.clean_up()?;
                     }
                     Effect::Close => {
                         self.is_closed = true;
@@ -351,6 +364,55 @@ impl<O: Outside> Line<O> {
                 }
             }
         }
+    }
+
+    /// Puts a part of the message under way away, if the outside likes.
+    fn store(&mut self, part: &MailData) -> Result<Effect, String> {
+        if self.session.wants_input() || part.is_empty() {
+            return Err(String::from("nothing to store, or not waited for"));
+        }
+        let outcome = match self.outside.store() {
+            None => Ok(self.put_away(part)?),
+            Some(failure) => Err(failure),
+        };
+        let before = self.replies.len();
+        let effect = self.with_output(|session, now, out| session.stored(now, outcome, out));
+        if self.replies.len() != before {
+            return Err(String::from("a reply to a message that has not ended"));
+        }
+        if outcome.is_ok() && self.session.stored_octets() != self.stored.len() as u64 {
+            return Err(String::from("a part was put away and is of no use"));
+        }
+        self.clean_up()?;
+        Ok(effect)
+    }
+
+    /// Adds `data` to what was put away, and holds its length and checksum against it.
+    fn put_away(&mut self, data: &MailData) -> Result<(), String> {
+        let before = self.stored.len();
+        for slice in data.slices() {
+            self.stored.extend_from_slice(slice);
+        }
+        if (self.stored.len() - before) as u64 != data.len() {
+            return Err(String::from("mail data of another length than it says"));
+        }
+        if crc32c::crc32c(&self.stored) != data.crc32c() {
+            return Err(String::from("mail data with another checksum"));
+        }
+        Ok(())
+    }
+
+    /// Removes what was put away and is of no use any more. Nothing else may be missing.
+    fn clean_up(&mut self) -> Result<(), String> {
+        match self.session.stored_octets() {
+            0 => self.stored.clear(),
+            octets if octets == self.stored.len() as u64 => {}
+            octets => {
+                let stored = self.stored.len();
+                return Err(format!("{stored} octets put away, {octets} by its word"));
+            }
+        }
+        Ok(())
     }
 
     /// Octets in clear where a handshake was due.
@@ -431,6 +493,9 @@ impl<O: Outside> Line<O> {
                 told.transactions,
                 self.committed.len()
             ));
+        }
+        if self.session.stored_octets() != 0 {
+            return Err(String::from("closed, and parts put away are still of use"));
         }
         drop(self.session);
         let held = self.settings.budget.held();

@@ -2,7 +2,8 @@
 //!
 //! In a script `C:` is a line sent with its CR LF, `R:` octets sent as they are (with Rust's
 //! escapes), `S:` a line of a reply (`\s` is a space at its end), and `=` something that is no reply: `=secured`, `=injected`,
-//! `=closed`, `=commit REVERSE-PATH FORWARD-PATHS PROTOCOL DATA`. Lines sent without a reply
+//! `=closed`, `=store DATA`, `=commit REVERSE-PATH FORWARD-PATHS PROTOCOL DATA`. A part that holds
+//! `!full` or `!broken` cannot be stored. Lines sent without a reply
 //! between them are one pipelined group. Every script runs whole and cut into pieces of every small
 //! size, so that each row is also a test for the cuts.
 
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::smtp::command::Verb;
-use crate::smtp::data::Budget;
+use crate::smtp::data::{Budget, MailData};
 use crate::smtp::end_of_data::StrayNewline;
 use crate::smtp::message::{Message, Security};
 use crate::smtp::reply::{Outcome, Output, Refusal, TransactionRecord, Witness};
@@ -92,6 +93,8 @@ struct Stage {
     seen: Seen,
     now: Instant,
     log: Vec<String>,
+    /// What was put away of the message under way.
+    stored: Vec<u8>,
     closed: bool,
 }
 
@@ -114,6 +117,7 @@ impl Stage {
             seen: Seen::default(),
             now,
             log: Vec::new(),
+            stored: Vec::new(),
             closed: false,
         };
         stage.with_output(|session, now, out| session.greet(now, out));
@@ -146,6 +150,7 @@ impl Stage {
         loop {
             let effect =
                 self.with_output(|session, now, out| session.receive(now, &mut input, out));
+            self.clean_up();
             match effect {
                 Effect::Input if input.is_empty() => return,
                 Effect::Input => assert!(self.session.wants_input()),
@@ -167,15 +172,26 @@ impl Stage {
                     };
                     self.with_output(|session, now, out| session.verified(now, verdict, out));
                 }
+                Effect::Store(part) => {
+                    self.store(&part);
+                    // Nobody comes back without input: no reply may depend on it.
+                    if input.is_empty() {
+                        return;
+                    }
+                }
                 Effect::Commit(message) => {
                     assert!(!self.session.wants_input());
                     self.log.push(committed(&message));
+                    self.stored.extend(octets_of(&message.data));
+                    assert_eq!(message.octets(), self.stored.len() as u64);
+                    assert_eq!(message.data.crc32c(), crc32c::crc32c(&self.stored));
                     let outcome = match &*message.envelope.recipients[0].local_part {
                         "full" => Err(CommitFailure::NoSpace),
                         "broken" => Err(CommitFailure::Failed),
                         _ => Ok("ID7"),
                     };
                     self.with_output(|session, now, out| session.committed(now, outcome, out));
+                    self.clean_up();
                 }
                 Effect::Close => {
                     assert!(input.is_empty() && self.session.is_closing());
@@ -185,6 +201,32 @@ impl Stage {
                     return;
                 }
             }
+        }
+    }
+
+    /// Puts a part away.
+    fn store(&mut self, part: &MailData) {
+        assert!(!self.session.wants_input() && !part.is_empty());
+        let octets = octets_of(part);
+        self.log.push(format!("=store {}", octets.escape_ascii()));
+        let outcome = if memchr::memmem::find(&octets, b"!full").is_some() {
+            Err(CommitFailure::NoSpace)
+        } else if memchr::memmem::find(&octets, b"!broken").is_some() {
+            Err(CommitFailure::Failed)
+        } else {
+            self.stored.extend(octets);
+            assert_eq!(part.crc32c(), crc32c::crc32c(&self.stored));
+            Ok(())
+        };
+        self.with_output(|session, now, out| session.stored(now, outcome, out));
+        self.clean_up();
+    }
+
+    /// Removes what the session has no use for any more.
+    fn clean_up(&mut self) {
+        match self.session.stored_octets() {
+            0 => self.stored.clear(),
+            octets => assert_eq!(octets, self.stored.len() as u64),
         }
     }
 
@@ -204,8 +246,12 @@ fn assert_well_formed(line: &str) {
     }
 }
 
+fn octets_of(data: &MailData) -> Vec<u8> {
+    data.slices().flatten().copied().collect()
+}
+
 fn committed(message: &Message) -> String {
-    let data: Vec<u8> = message.data.slices().flatten().copied().collect();
+    let data = octets_of(&message.data);
     let recipients: Vec<_> = message
         .envelope
         .recipients
@@ -1133,6 +1179,651 @@ fn refused_messages_keep_the_dialogue_in_step() {
 }
 
 #[test]
+fn messages_put_away_in_parts() {
+    run(&[
+        row_with(
+            "in DATA, and what follows its end",
+            |settings| settings.limits.message_memory_octets_max = 8,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: 123456
+             C: abcdefghij
+             C: .
+             C: MAIL FROM:<>
+             C: RCPT TO:<c@mx.test>
+             C: DATA
+             C: 1
+             C: .
+             C: QUIT
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store 123456\\r\\n
+             =store abcdefgh
+             =commit <> b@mx.test ESMTP ij\\r\\n
+             S: 250 2.0.0 Ok: queued as ID7
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =commit <> c@mx.test ESMTP 1\\r\\n
+             S: 250 2.0.0 Ok: queued as ID7
+             S: 221 2.0.0 Bye
+             =closed",
+        ),
+        row_with(
+            "nothing left behind the last part",
+            |settings| settings.limits.message_memory_octets_max = 8,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: 123456
+             C: .
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store 123456\\r\\n
+             =commit <> b@mx.test ESMTP\\s
+             S: 250 2.0.0 Ok: queued as ID7
+             S: 250 2.0.0 Ok",
+        ),
+        row_with(
+            "dots behind a part",
+            |settings| settings.limits.message_memory_octets_max = 4,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: ab
+             C: ..c
+             C: .d
+             C: ..
+             C: .
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store ab\\r\\n
+             =store .c\\r\\n
+             =store d\\r\\n.
+             =commit <> b@mx.test ESMTP \\r\\n
+             S: 250 2.0.0 Ok: queued as ID7
+             S: 250 2.0.0 Ok",
+        ),
+        row_with(
+            "a part that ends between the CR and the LF in front of the end",
+            |settings| settings.limits.message_memory_octets_max = 3,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: ab
+             C: .
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store ab\\r
+             =commit <> b@mx.test ESMTP \\n
+             S: 250 2.0.0 Ok: queued as ID7
+             S: 250 2.0.0 Ok",
+        ),
+        row_with(
+            "stray newlines that grow",
+            |settings| settings.limits.message_memory_octets_max = 5,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             R: \\n\\n\\n\\na\\r\\n.\\r\\r\\n
+             C: .
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store \\r\\n\\r\\n\\r\\n
+             =store \\r\\na\\r\\n
+             =commit <> b@mx.test ESMTP \\r\\n\\r\\n
+             S: 250 2.0.0 Ok: queued as ID7
+             S: 250 2.0.0 Ok",
+        ),
+        row_with(
+            "in chunks: not at the end of one, but when more comes",
+            |settings| settings.limits.message_memory_octets_max = 4,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: BDAT 10
+             R: 1234567890
+             C: BDAT 2
+             R: ab
+             C: BDAT 0
+             C: NOOP
+             C: BDAT 1
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             =store 1234
+             =store 5678
+             S: 250 2.0.0 10 octets received
+             S: 250 2.0.0 2 octets received
+             S: 250 2.0.0 0 octets received
+             S: 250 2.0.0 Ok
+             =store 90ab
+             R: c
+             C: BDAT 3 LAST
+             R: def
+             C: NOOP
+             S: 250 2.0.0 1 octets received
+             =commit <> b@mx.test ESMTP cdef
+             S: 250 2.0.0 Ok: queued as ID7
+             S: 250 2.0.0 Ok",
+        ),
+        row_with(
+            "an empty last chunk behind a full part",
+            |settings| settings.limits.message_memory_octets_max = 4,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: BDAT 8
+             R: 12345678
+             C: BDAT 0 LAST
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             =store 1234
+             S: 250 2.0.0 8 octets received
+             =commit <> b@mx.test ESMTP 5678
+             S: 250 2.0.0 Ok: queued as ID7",
+        ),
+        row_with(
+            "a limit of nothing puts octets away one by one",
+            |settings| settings.limits.message_memory_octets_max = 0,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: BDAT 3 LAST
+             R: 123
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             =store 1
+             =store 2
+             =commit <> b@mx.test ESMTP 3
+             S: 250 2.0.0 Ok: queued as ID7",
+        ),
+        row_with(
+            "given up between chunks",
+            |settings| settings.limits.message_memory_octets_max = 4,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: BDAT 5
+             R: 12345
+             C: RSET
+             C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: BDAT 6
+             R: 123456
+             C: HELO client.test
+             C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: ab
+             C: .
+             C: QUIT
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             =store 1234
+             S: 250 2.0.0 5 octets received
+             S: 250 2.0.0 Ok
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             =store 1234
+             S: 250 2.0.0 6 octets received
+             S: 250 mx.test
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store ab\\r\\n
+             =commit <> b@mx.test SMTP\\s
+             S: 250 2.0.0 Ok: queued as ID7
+             S: 221 2.0.0 Bye
+             =closed",
+        ),
+        row_with(
+            "QUIT behind a part",
+            |settings| settings.limits.message_memory_octets_max = 4,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: BDAT 5
+             R: 12345
+             C: QUIT
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             =store 1234
+             S: 250 2.0.0 5 octets received
+             S: 221 2.0.0 Bye
+             =closed",
+        ),
+    ]);
+}
+
+#[test]
+fn messages_refused_behind_a_part() {
+    run(&[
+        row_with(
+            "a part cannot be stored, in DATA",
+            |settings| settings.limits.message_memory_octets_max = 8,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: 123456
+             C: !full 89
+             C: QUIT
+             C: ..
+             C: .
+             C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: !broken
+             C: .
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store 123456\\r\\n
+             =store !full 89
+             S: 452 4.3.1 No space for the message, try later
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store !broken\\r
+             S: 451 4.3.0 Cannot store the message, try later
+             S: 250 2.0.0 Ok",
+        ),
+        row_with(
+            "a part cannot be stored, in a chunk",
+            |settings| settings.limits.message_memory_octets_max = 8,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: BDAT 23
+             R: 12345678!full 789QUIT\\r\\n
+             C: BDAT 6 LAST
+             R: QUIT\\r\\n
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             =store 12345678
+             =store !full 78
+             S: 452 4.3.1 No space for the message, try later
+             S: 503 5.5.1 Send MAIL first
+             S: 250 2.0.0 Ok",
+        ),
+        row_with(
+            "over the size limit, which goes before a part that cannot be stored",
+            |settings| {
+                settings.limits.message_octets_max = 12;
+                settings.limits.message_memory_octets_max = 5;
+            },
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: 123456789
+             C: QUIT
+             C: .
+             C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: !full6789
+             C: QUIT
+             C: .
+             C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: BDAT 6
+             R: 123456
+             C: BDAT 7
+             R: 1234567
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store 12345
+             =store 6789\\r
+             S: 552 5.3.4 Message too large
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store !full
+             S: 552 5.3.4 Message too large
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             =store 12345
+             S: 250 2.0.0 6 octets received
+             S: 552 5.3.4 Message too large
+             S: 250 2.0.0 Ok",
+        ),
+        row_with(
+            "just as large as may be, and a part's last octet is the one too many",
+            |settings| {
+                settings.limits.message_octets_max = 7;
+                settings.limits.message_memory_octets_max = 4;
+            },
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: 12345
+             C: .
+             C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: 123456
+             C: .
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store 1234
+             =commit <> b@mx.test ESMTP 5\\r\\n
+             S: 250 2.0.0 Ok: queued as ID7
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store 1234
+             S: 552 5.3.4 Message too large
+             S: 250 2.0.0 Ok",
+        ),
+        row_with(
+            "a stray newline under reject: nothing is put away behind it",
+            |settings| {
+                settings.stray_newline = StrayNewline::Reject;
+                settings.limits.message_memory_octets_max = 4;
+            },
+            "C: MAIL FROM:<>
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             R: 12345\\n
+             C: 123456789
+             C: .
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store 1234
+             S: 550 5.6.0 Lone CR or LF in message
+             S: 250 2.0.0 Ok",
+        ),
+        row_with(
+            "no memory behind a part",
+            |settings| {
+                settings.limits.message_memory_octets_max = 4;
+                settings.budget = Budget::new(4000);
+            },
+            "C: MAIL FROM:<> SIZE=9
+             C: RCPT TO:<b@mx.test>
+             C: DATA
+             C: 123456789
+             C: .
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             S: 354 End data with <CR><LF>.<CR><LF>
+             =store 1234
+             S: 452 4.3.1 No memory for mail data, try later
+             S: 250 2.0.0 Ok",
+        ),
+        row_with(
+            "the commit fails",
+            |settings| settings.limits.message_memory_octets_max = 4,
+            "C: MAIL FROM:<>
+             C: RCPT TO:<full@mx.test>
+             C: BDAT 5 LAST
+             R: 12345
+             C: NOOP
+             S: 250 2.1.0 Ok
+             S: 250 2.1.5 Ok
+             =store 1234
+             =commit <> full@mx.test ESMTP 5
+             S: 452 4.3.1 No space for the message, try later
+             S: 250 2.0.0 Ok",
+        ),
+    ]);
+}
+
+/// A session to which `sent` is said behind the envelope, in pieces as `cuts` has them.
+fn parts_of(settings: &Arc<Settings>, sent: &[u8], cuts: &mut dyn FnMut(usize) -> usize) -> Stage {
+    let mut stage = Stage::greeted(settings, Channel::Clear);
+    stage.say(b"MAIL FROM:<>\r\nRCPT TO:<b@mx.test>\r\n");
+    stage.take_log();
+    let mut rest = sent;
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at(cuts(rest.len()));
+        stage.say(piece);
+        rest = behind;
+    }
+    stage
+}
+
+/// Stuffed, as DATA sends it.
+fn by_data(message: &[u8]) -> Vec<u8> {
+    let mut sent = b"DATA\r\n".to_vec();
+    for line in message.split_inclusive(|octet| *octet == b'\n') {
+        if line.starts_with(b".") {
+            sent.push(b'.');
+        }
+        sent.extend_from_slice(line);
+    }
+    sent.extend_from_slice(b".\r\nNOOP\r\n");
+    sent
+}
+
+/// In chunks of so many octets, and a last one of the rest.
+fn by_bdat(message: &[u8], chunks: &[usize]) -> Vec<u8> {
+    let mut sent = Vec::new();
+    let mut rest = message;
+    for octets in chunks {
+        let (chunk, behind) = rest.split_at(*octets.min(&rest.len()));
+        sent.extend_from_slice(format!("BDAT {}\r\n", chunk.len()).as_bytes());
+        sent.extend_from_slice(chunk);
+        rest = behind;
+    }
+    sent.extend_from_slice(format!("BDAT {} LAST\r\n", rest.len()).as_bytes());
+    sent.extend_from_slice(rest);
+    sent.extend_from_slice(b"NOOP\r\n");
+    sent
+}
+
+/// The parts and the rest are the message, and the parts are the same, however it is cut. That the
+/// checksums fit, [`Stage`] sees to.
+#[test]
+fn parts_are_the_message_however_it_is_cut() {
+    for seed in 0..300 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let settings = settings(|settings| {
+            settings.limits.message_octets_max = u64::MAX;
+            settings.limits.message_memory_octets_max = random.u64(..3_000);
+        });
+        let mut message = Vec::new();
+        for _ in 0..random.usize(..80) {
+            message.extend_from_slice(random.choice([".", "..", "a", "text"]).unwrap().as_bytes());
+            message.extend(std::iter::repeat_n(b'x', random.usize(..60)));
+            message.extend_from_slice(b"\r\n");
+        }
+        let sent = if random.bool() {
+            by_data(&message)
+        } else {
+            let chunks = random.usize(..5);
+            let chunks: Vec<usize> = std::iter::repeat_with(|| random.usize(..2_000))
+                .take(chunks)
+                .collect();
+            by_bdat(&message, &chunks)
+        };
+        let mut whole = parts_of(&settings, &sent, &mut |rest| rest);
+        let log = whole.take_log();
+        assert_eq!(log.last().unwrap(), "S: 250 2.0.0 Ok", "seed {seed}");
+        let got: String = log
+            .iter()
+            .filter_map(|line| {
+                line.strip_prefix("=store ")
+                    .or_else(|| line.strip_prefix("=commit <> b@mx.test ESMTP "))
+            })
+            .collect();
+        assert_eq!(got, message.escape_ascii().to_string(), "seed {seed}");
+        let mut single = parts_of(&settings, &sent, &mut |_| 1);
+        assert_eq!(single.take_log(), log, "seed {seed}, octet by octet");
+        for _ in 0..4 {
+            let mut cut = parts_of(&settings, &sent, &mut |rest| {
+                random.usize(1..=rest.min(900))
+            });
+            assert_eq!(cut.take_log(), log, "seed {seed}, cut at random");
+        }
+    }
+}
+
+/// How long the parts are that a message by DATA is put away in.
+fn part_octets(log: &[String]) -> Vec<usize> {
+    log.iter()
+        .filter_map(|line| line.strip_prefix("=store "))
+        .map(|octets| octets.replace("\\r", "r").replace("\\n", "n").len())
+        .collect()
+}
+
+#[test]
+fn a_tight_budget_has_parts_put_away_early() {
+    const KIB: usize = 1024;
+    let message = [&[b'x'; 97], &b"\r\n"[..]].concat().repeat(600);
+    // The second way fills a part with a chunk, so that it is put away in front of the next.
+    let ways = [by_data(&message), by_bdat(&message, &[16 * KIB])];
+    // name, budget, what others hold of it, the parts
+    #[rustfmt::skip] // a row a line
+    let rows: &[(&str, usize, usize, &[usize])] = &[
+        ("enough", 1024 * KIB, 0, &[]),
+        ("tight with the fourth block", 1024 * KIB, 736 * KIB, &[28 * KIB + 1; 2]),
+        ("tight from the beginning", 1024 * KIB, 800 * KIB, &[16 * KIB; 3]),
+        ("tight by nobody else", 64 * KIB, 0, &[28 * KIB + 1; 2]),
+    ];
+    for (name, octets_max, others, wanted) in rows {
+        let settings = settings(|settings| {
+            settings.limits.message_octets_max = u64::MAX;
+            settings.limits.message_memory_octets_max = u64::MAX;
+            settings.budget = Budget::new(*octets_max as u64);
+        });
+        let mut held = Vec::new();
+        for _ in 0..others / (4 * KIB) {
+            let mut data = MailData::new(&settings.budget, None);
+            data.push(b"x").unwrap();
+            held.push(data);
+        }
+        for sent in &ways {
+            for piece_octets in [1, 7, 1000, 16 * KIB, usize::MAX] {
+                let mut stage = parts_of(&settings, sent, &mut |rest| rest.min(piece_octets));
+                let log = stage.take_log();
+                assert_eq!(part_octets(&log), *wanted, "{name}, by {piece_octets}");
+                assert_eq!(log.last().unwrap(), "S: 250 2.0.0 Ok", "{name}");
+                assert_eq!(settings.budget.held(), *others as u64, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_in_a_loop_is_not_put_away() {
+    let settings = settings(|settings| settings.limits.message_memory_octets_max = 1300);
+    for (hops, parts) in [(100, 3), (101, 1)] {
+        // The hundredth field ends at octet 1300, with the first part.
+        let message = ["Received: x\r\n".repeat(hops), "x\r\n".repeat(900)].concat();
+        let message = message.as_bytes();
+        for sent in [
+            by_data(message),
+            by_bdat(message, &[]),
+            by_bdat(message, &[7]),
+        ] {
+            let mut stage = parts_of(&settings, &sent, &mut |rest| rest);
+            assert_eq!(part_octets(&stage.take_log()).len(), parts, "{hops} hops");
+            assert_eq!(stage.session.stored_octets(), 0, "{hops} hops");
+        }
+    }
+}
+
+/// A session that has handed out the first four octets of a message by `command`.
+fn storing(settings: &Arc<Settings>, command: &str) -> Stage {
+    let mut stage = Stage::greeted(settings, Channel::Clear);
+    stage.say(format!("MAIL FROM:<>\r\nRCPT TO:<b@mx.test>\r\n{command}\r\n").as_bytes());
+    stage.take_log();
+    let mut input: &[u8] = b"1234567";
+    let effect = stage.with_output(|session, now, out| session.receive(now, &mut input, out));
+    assert!(matches!(effect, Effect::Store(_)), "{command}");
+    assert_eq!(input, b"567", "{command}: the rest stays with the caller");
+    let again = stage.with_output(|session, now, out| session.receive(now, &mut input, out));
+    assert!(matches!(again, Effect::Input) && !stage.session.wants_input());
+    assert_eq!(input, b"567", "{command}: and is not taken meanwhile");
+    stage
+}
+
+#[test]
+fn nothing_expires_while_a_part_is_put_away() {
+    let settings = settings(|settings| settings.limits.message_memory_octets_max = 4);
+    let rows = [
+        ("DATA", "\r\n.\r\nNOOP\r\n", "1 recipients, 9 octets: ID7"),
+        ("BDAT 7 LAST", "NOOP\r\n", "1 recipients, 7 octets: ID7"),
+    ];
+    for (command, behind, wanted) in rows {
+        let mut stage = storing(&settings, command);
+        assert_eq!(stage.session.stored_octets(), 0, "{command}: not yet");
+        stage.now += Duration::from_secs(30 * 60);
+        assert!(stage.session.deadline() > stage.now + Duration::from_secs(24 * 60 * 60));
+        stage.with_output(|session, now, out| {
+            session.expired(now, out);
+            assert!(!session.drain(now, out));
+            let effect = session.stored(now, Ok(()), out);
+            assert!(matches!(effect, Effect::Input));
+        });
+        assert!(stage.session.wants_input());
+        assert_eq!(stage.session.stored_octets(), 4, "{command}");
+        let data_timeout = settings.limits.data_timeout;
+        assert_eq!(stage.session.deadline(), stage.now + data_timeout);
+        assert!(stage.take_log().is_empty(), "{command}");
+        stage.stored.extend(b"1234");
+        stage.say(format!("567{behind}").as_bytes());
+        let log = stage.take_log();
+        let end = [
+            "S: 250 2.0.0 Ok: queued as ID7",
+            "S: 421 4.3.2 mx.test Service going down",
+            "=closed",
+        ];
+        assert_eq!(log[log.len() - 3..], end, "{command}");
+        assert_eq!(stage.session.stored_octets(), 0, "{command}");
+        assert_eq!(stage.seen.transactions.take(), [wanted], "{command}");
+    }
+}
+
+#[test]
+fn a_session_lost_behind_a_part_has_no_use_for_it() {
+    let settings = settings(|settings| settings.limits.message_memory_octets_max = 4);
+    for command in ["DATA", "BDAT 7 LAST", "BDAT 9"] {
+        for outcome in [Ok(()), Err(CommitFailure::NoSpace)] {
+            let mut stage = storing(&settings, command);
+            stage.with_output(|session, now, out| {
+                session.lost(now, out);
+                assert!(session.is_closing());
+                let effect = session.stored(now, outcome, out);
+                assert!(matches!(effect, Effect::Close));
+            });
+            assert_eq!(
+                stage.session.stored_octets(),
+                0,
+                "{command}, while it is stored"
+            );
+            let reports = stage.seen.transactions.take();
+            assert_eq!(reports, ["1 recipients, 4 octets: abandoned"], "{command}");
+
+            let mut stage = storing(&settings, command);
+            stage.with_output(|session, now, out| session.stored(now, outcome, out));
+            let stored = if outcome.is_ok() { 4 } else { 0 };
+            assert_eq!(stage.session.stored_octets(), stored, "{command}");
+            stage.with_output(|session, now, out| session.lost(now, out));
+            assert_eq!(stage.session.stored_octets(), 0, "{command}, behind it");
+            let reports = stage.seen.transactions.take();
+            assert_eq!(reports, ["1 recipients, 4 octets: abandoned"], "{command}");
+            assert!(stage.take_log().is_empty(), "{command}");
+        }
+    }
+    assert_eq!(settings.budget.held(), 0);
+}
+
+#[test]
 fn hops() {
     for (count, wanted) in [
         (100, "S: 250 2.0.0 Ok: queued as ID7"),
@@ -1525,6 +2216,8 @@ const PIECES: &[&[u8]] = &[
     b"BDAT 9001\r\n",
     b"BDAT 7 LAST\r\nRSET\r\n\n",
     b"BDAT 0 LAST\r\n",
+    b"BDAT 40\r\nin a chunk!full, in the middle of it\r\n\r\n",
+    b"..\r\n!broken\r\n",
     b"RSET\r\n",
     b"NOOP\r\n",
     b"NOOP\n",
@@ -1556,6 +2249,9 @@ fn random_dialogues_are_answered_the_same_however_cut() {
                 ])
                 .unwrap();
             settings.starttls = *random.choice(&[StartTls::Off, StartTls::On]).unwrap();
+            if random.bool() {
+                settings.limits.message_memory_octets_max = random.u64(..200);
+            }
         });
         let mut input = Vec::new();
         for _ in 0..random.usize(1..60) {

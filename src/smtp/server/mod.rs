@@ -7,6 +7,7 @@
 //!            input ──▶ receive ──▶ Effect::Input          read more
 //!                         │        Effect::Secure         send, handshake ──▶ secured / injected
 //!                         │        Effect::Verify(…)      check             ──▶ verified
+//!                         │        Effect::Store(…)       put away          ──▶ stored
 //!                         │        Effect::Commit(…)      make durable      ──▶ committed
 //!                         ▼        Effect::Close          send, close
 //!                      replies

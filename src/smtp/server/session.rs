@@ -4,8 +4,8 @@
 //! - The replies are the same however the input is cut into reads.
 //! - RSET, EHLO, HELO, the end of a message and STARTTLS replace the state; nothing is cleared field
 //!   by field, so nothing can be left behind.
-//! - A message is handed out once, in [`Effect::Commit`], and gets no 250 before
-//!   [`Session::committed`].
+//! - A message is handed out once: in parts, if it is large, in [`Effect::Store`], and what is left
+//!   of it in [`Effect::Commit`]. It gets no 250 before [`Session::committed`].
 //! - What the session keeps of its peer's octets is bounded by [`Limits`](super::Limits), the
 //!   budget for mail data and the line limits. Idle it keeps the name the peer gave itself.
 //!
@@ -21,9 +21,10 @@ use super::line::{Line, LineError, Partial};
 use super::policy::{self, ChannelKind, Policy};
 use super::replies;
 use super::settings::Settings;
-use super::transaction::{Findings, RecipientsRefused, StrayNewlineFound, Transaction};
+use super::transaction::{Findings, RecipientsRefused, Transaction};
 use crate::smtp::chunk::Chunk;
 use crate::smtp::command::{self, Addresses, Command, CommandError, Mail, Rcpt, Verb};
+use crate::smtp::data::MailData;
 use crate::smtp::end_of_data::{EndOfData, Progress};
 use crate::smtp::envelope::{Body, Envelope, Recipient};
 use crate::smtp::message::{Dialect, Message, Origin, Protocol, Security};
@@ -83,6 +84,9 @@ pub enum Effect {
     Secure,
     /// The check of these credentials, then [`Session::verified`].
     Verify(Credentials),
+    /// This beginning, or next part, of the message under way to be put away, to make room for what
+    /// comes behind it. Then [`Session::stored`]. Boxed: a shard keeps an effect with each session.
+    Store(Box<MailData>),
     /// This message to be made durable, then [`Session::committed`].
     Commit(Box<Message>),
     /// The end of the connection, after the replies are sent.
@@ -100,7 +104,7 @@ pub enum Verdict {
     Unavailable,
 }
 
-/// Why a message did not become durable.
+/// Why a message, or a part of one, did not become durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitFailure {
     /// No space for it at the moment.
@@ -144,12 +148,23 @@ enum State {
     ReceivingChunk(Peer, Box<Transaction>, Chunk),
     /// Behind a BDAT that is refused: its octets, then the reply, and on where it came from.
     SkippingChunk(Stage, Chunk, Reply),
+    /// Part of the message handed out, with more to come. Wants no input.
+    Storing(Peer, Box<Transaction>, Source),
     /// Message handed out. Wants no input.
     Committing(Committing),
     /// 220 to STARTTLS sent. Wants no input.
     Securing,
     /// Everything is said.
     Closing,
+}
+
+/// Where the rest of a message comes from.
+#[derive(Debug)]
+enum Source {
+    /// DATA.
+    Data(EndOfData),
+    /// The chunk of a BDAT, not complete yet.
+    Chunk(Chunk),
 }
 
 /// Where commands are taken.
@@ -186,6 +201,7 @@ struct Committing {
     verb: Verb,
     envelope: Arc<Envelope>,
     octets: u64,
+    stored_octets: u64,
     started: Instant,
 }
 
@@ -281,20 +297,23 @@ impl Session {
                     if !input.is_empty() {
                         self.waiting_since = now;
                     }
-                    match end_of_data.receive(input, |run| transaction.take(run)) {
-                        Progress::More => {
-                            self.state = State::Receiving(peer, transaction, end_of_data);
-                            return Effect::Input;
-                        }
+                    match transaction.receive(&mut end_of_data, input) {
+                        Progress::More => match transaction.due_part() {
+                            Some(part) => {
+                                let source = Source::Data(end_of_data);
+                                let state = State::Storing(peer, transaction, source);
+                                (state, Effect::Store(part))
+                            }
+                            None => {
+                                self.state = State::Receiving(peer, transaction, end_of_data);
+                                if input.is_empty() {
+                                    return Effect::Input;
+                                }
+                                continue;
+                            }
+                        },
                         Progress::Ended => {
-                            let findings = Findings {
-                                hops: end_of_data.hops(),
-                                stray_newline: if end_of_data.is_refused() {
-                                    StrayNewlineFound::Refused
-                                } else {
-                                    StrayNewlineFound::No
-                                },
-                            };
+                            let findings = Findings::from(&end_of_data);
                             self.message_ended(now, verb, peer, transaction, findings, out)
                         }
                     }
@@ -304,12 +323,20 @@ impl Session {
                     if !input.is_empty() {
                         self.waiting_since = now;
                     }
-                    transaction.take_chunk(chunk.take(input));
-                    if !chunk.is_complete() {
+                    transaction.receive_chunk(&mut chunk, input);
+                    if chunk.is_complete() {
+                        self.chunk_ended(now, peer, transaction, chunk, out)
+                    } else if let Some(part) = transaction.due_part() {
+                        let source = Source::Chunk(chunk);
+                        let state = State::Storing(peer, transaction, source);
+                        (state, Effect::Store(part))
+                    } else {
                         self.state = State::ReceivingChunk(peer, transaction, chunk);
-                        return Effect::Input;
+                        if input.is_empty() {
+                            return Effect::Input;
+                        }
+                        continue;
                     }
-                    self.chunk_ended(now, peer, transaction, chunk, out)
                 }
                 State::SkippingChunk(stage, mut chunk, reply) => {
                     verb = Verb::Bdat;
@@ -326,6 +353,7 @@ impl Session {
                 }
                 state @ (State::Connected
                 | State::Verifying(..)
+                | State::Storing(..)
                 | State::Committing(_)
                 | State::Securing) => {
                     self.state = state;
@@ -343,7 +371,9 @@ impl Session {
             match effect {
                 // Closing is seen, and the rest of the input dropped, in the next round.
                 Effect::Input | Effect::Close => {}
-                Effect::Secure | Effect::Verify(_) | Effect::Commit(_) => return effect,
+                Effect::Secure | Effect::Verify(_) | Effect::Store(_) | Effect::Commit(_) => {
+                    return effect;
+                }
             }
         }
     }
@@ -398,11 +428,50 @@ impl Session {
             | State::Receiving(..)
             | State::ReceivingChunk(..)
             | State::SkippingChunk(..)
+            | State::Storing(..)
             | State::Committing(_)
             | State::Securing
             | State::Closing) => other,
         };
         self.settle(now, Verb::Auth, out)
+    }
+
+    /// Hears how putting away the part of [`Effect::Store`] went. If it failed, nothing more of the
+    /// message is kept; the reply that says so comes at its end, as for any refused message.
+    pub fn stored(
+        &mut self,
+        now: Instant,
+        outcome: Result<(), CommitFailure>,
+        out: &mut Output<'_>,
+    ) -> Effect {
+        let mut verb = Verb::EndOfData;
+        self.state = match mem::replace(&mut self.state, State::Closing) {
+            State::Storing(peer, mut transaction, source) => {
+                self.waiting_since = now;
+                match outcome {
+                    Ok(()) => transaction.stored(),
+                    Err(failure) => transaction.forget(failure_reply(failure)),
+                }
+                match source {
+                    Source::Data(end_of_data) => State::Receiving(peer, transaction, end_of_data),
+                    Source::Chunk(chunk) => {
+                        verb = Verb::Bdat;
+                        State::ReceivingChunk(peer, transaction, chunk)
+                    }
+                }
+            }
+            other @ (State::Connected
+            | State::Commands(_)
+            | State::Authenticating(..)
+            | State::Verifying(..)
+            | State::Receiving(..)
+            | State::ReceivingChunk(..)
+            | State::SkippingChunk(..)
+            | State::Committing(_)
+            | State::Securing
+            | State::Closing) => other,
+        };
+        self.settle(now, verb, out)
     }
 
     /// Hears how the commit of the message of [`Effect::Commit`] went: the queue id, or why not.
@@ -424,10 +493,7 @@ impl Session {
                         Outcome::Accepted(queue_id)
                     }
                     Err(failure) => {
-                        let reply = match failure {
-                            CommitFailure::NoSpace => replies::NO_SPACE,
-                            CommitFailure::Failed => replies::COMMIT_FAILED,
-                        };
+                        let reply = failure_reply(failure);
                         self.refuse(verb, reply, out);
                         Outcome::Refused(reply.code)
                     }
@@ -448,10 +514,38 @@ impl Session {
             | State::Receiving(..)
             | State::ReceivingChunk(..)
             | State::SkippingChunk(..)
+            | State::Storing(..)
             | State::Securing
             | State::Closing) => other,
         };
         self.settle(now, verb, out)
+    }
+
+    /// How many octets of the transaction under way were put away, from [`Session::stored`] to
+    /// [`Session::committed`]. 0 when there are none, and when they are of no use any more because
+    /// the message is refused or abandoned: then they can be removed. Asked after each call, it
+    /// misses no change: no part of another transaction is put away in the same call.
+    pub fn stored_octets(&self) -> u64 {
+        match &self.state {
+            State::Commands(
+                Stage::Addressing(_, transaction) | Stage::Chunking(_, transaction),
+            )
+            | State::SkippingChunk(
+                Stage::Addressing(_, transaction) | Stage::Chunking(_, transaction),
+                ..,
+            )
+            | State::Receiving(_, transaction, _)
+            | State::ReceivingChunk(_, transaction, _)
+            | State::Storing(_, transaction, _) => transaction.stored_octets(),
+            State::Committing(committing) => committing.stored_octets,
+            State::Connected
+            | State::Commands(Stage::Greeted | Stage::Idle(_))
+            | State::SkippingChunk(Stage::Greeted | Stage::Idle(_), ..)
+            | State::Authenticating(..)
+            | State::Verifying(..)
+            | State::Securing
+            | State::Closing => 0,
+        }
     }
 
     /// Whether input would be taken now.
@@ -464,6 +558,7 @@ impl Session {
             | State::SkippingChunk(..) => true,
             State::Connected
             | State::Verifying(..)
+            | State::Storing(..)
             | State::Committing(_)
             | State::Securing
             | State::Closing => false,
@@ -488,6 +583,7 @@ impl Session {
             }
             State::Connected
             | State::Verifying(..)
+            | State::Storing(..)
             | State::Committing(_)
             | State::Securing
             | State::Closing => return after(self.waiting_since, NEVER),
@@ -505,6 +601,7 @@ impl Session {
             State::ReceivingChunk(..) | State::SkippingChunk(..) => Verb::Bdat,
             State::Connected
             | State::Verifying(..)
+            | State::Storing(..)
             | State::Committing(_)
             | State::Securing
             | State::Closing => return,
@@ -534,6 +631,7 @@ impl Session {
             | State::Verifying(..)
             | State::Receiving(..)
             | State::ReceivingChunk(..)
+            | State::Storing(..)
             | State::Committing(_)
             | State::Securing => {
                 self.drain = Drain::AfterTransaction;
@@ -543,7 +641,7 @@ impl Session {
     }
 
     /// Hears that the connection is gone. A message being committed stays so: the session still
-    /// wants [`Session::committed`], to report it.
+    /// wants [`Session::committed`], to report it. A part being put away is of no use any more.
     pub fn lost(&mut self, now: Instant, out: &mut Output<'_>) {
         if !matches!(self.state, State::Committing(_)) {
             self.abandon(now, out);
@@ -930,10 +1028,7 @@ impl Session {
         chunk: Chunk,
         out: &mut Output<'_>,
     ) -> Next {
-        let findings = Findings {
-            hops: transaction.chunk_hops.count(),
-            stray_newline: StrayNewlineFound::No,
-        };
+        let findings = transaction.chunk_findings();
         // RFC 3030 §2: after a refused chunk the transaction is over; chunks sent on meanwhile are
         // read and get 503.
         if chunk.is_last() || transaction.refusal(findings).is_some() {
@@ -969,7 +1064,7 @@ impl Session {
         let Transaction {
             octets, started, ..
         } = *transaction;
-        let Some((envelope, data)) = transaction.into_message() else {
+        let Some((envelope, stored_octets, data)) = transaction.into_message() else {
             debug_assert!(false, "what is not kept is refused");
             return (State::Closing, Effect::Close);
         };
@@ -977,12 +1072,14 @@ impl Session {
             verb,
             envelope: Arc::clone(&envelope),
             octets,
+            stored_octets,
             started,
             peer,
         };
         let origin = self.origin(&committing.peer, &envelope);
         let message = Box::new(Message {
             envelope,
+            stored_octets,
             data,
             origin,
         });
@@ -1108,6 +1205,7 @@ impl Session {
                 | State::Receiving(..)
                 | State::ReceivingChunk(..)
                 | State::SkippingChunk(..)
+                | State::Storing(..)
                 | State::Committing(_)
                 | State::Securing
                 | State::Closing,
@@ -1141,7 +1239,8 @@ impl Session {
                 ..,
             )
             | State::Receiving(_, transaction, _)
-            | State::ReceivingChunk(_, transaction, _) => {
+            | State::ReceivingChunk(_, transaction, _)
+            | State::Storing(_, transaction, _) => {
                 report(transaction, Outcome::Abandoned, now, out);
             }
             State::Connected
@@ -1225,6 +1324,13 @@ fn report(transaction: &Transaction, outcome: Outcome<'_>, now: Instant, out: &m
         started: transaction.started,
         ended: now,
     });
+}
+
+fn failure_reply(failure: CommitFailure) -> Reply {
+    match failure {
+        CommitFailure::NoSpace => replies::NO_SPACE,
+        CommitFailure::Failed => replies::COMMIT_FAILED,
+    }
 }
 
 fn verb_of(command: &Result<Command<'_>, CommandError>) -> Verb {

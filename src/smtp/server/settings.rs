@@ -60,6 +60,9 @@ pub const DEFAULT_GREETING: &str = "ESMTP ringpost";
 pub struct Limits {
     /// Octets of mail data in a message, dot stuffing undone.
     pub message_octets_max: u64,
+    /// Octets of mail data of one message that are held in memory. When so many have come in they
+    /// are put away, and again behind them.
+    pub message_memory_octets_max: u64,
     /// Recipients of a transaction (RFC 5321 §4.5.3.1.8: at least 100).
     pub recipients_max: usize,
     /// Errors in a session; the last of them ends it.
@@ -76,6 +79,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             message_octets_max: 50 * 1024 * 1024,
+            message_memory_octets_max: 256 * 1024,
             recipients_max: 1000,
             errors_max: 20,
             command_timeout: Duration::from_secs(5 * 60),
