@@ -12,6 +12,8 @@ fn bdat() {
     cases("bdat", |random| {
         let wishes = Wishes {
             message_octets_max: Some(random.u64(0..3000)),
+            // The model knows no parts: putting some away changes nothing.
+            message_memory_octets_max: random.bool().then(|| random.u64(..500)),
             errors_max: Some(u32::MAX),
             ..Wishes::default()
         };

@@ -125,7 +125,11 @@ impl Outside for Moody {
     }
 
     fn store(&mut self) -> Option<CommitFailure> {
-        None
+        match self.0.u8(..12) {
+            0 => Some(CommitFailure::NoSpace),
+            1 => Some(CommitFailure::Failed),
+            _ => None,
+        }
     }
 
     fn commit(&mut self) -> Option<CommitFailure> {
@@ -154,6 +158,15 @@ fn wishes(random: &mut fastrand::Rng) -> Wishes {
         wishes.message_octets_max = Some(random.u64(..200));
         wishes.recipients_max = Some(random.usize(1..4));
         wishes.mail_memory = Some(random.u64(..20_000));
+    }
+    // Mostly so little that common messages have parts; now and then what a memory that is short
+    // comes to is seen besides.
+    if random.bool() {
+        let octets_max = *choose(random, &[8, 100, 2_000, u64::MAX]);
+        wishes.message_memory_octets_max = Some(random.u64(..octets_max));
+    }
+    if random.u8(..8) == 0 {
+        wishes.mail_memory = Some(random.u64(10_000..100_000));
     }
     if random.bool() {
         wishes.errors_max = Some(random.u32(0..50));

@@ -39,6 +39,8 @@ pub(crate) struct Wishes {
     pub(crate) recipients_max: Option<usize>,
     pub(crate) errors_max: Option<u32>,
     pub(crate) mail_memory: Option<u64>,
+    /// For the fuzzer: the server has no flag for it.
+    pub(crate) message_memory_octets_max: Option<u64>,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) tls_unavailable: bool,
     pub(crate) verify_unavailable: bool,
@@ -64,6 +66,7 @@ impl Default for Wishes {
             recipients_max: None,
             errors_max: None,
             mail_memory: None,
+            message_memory_octets_max: None,
             peer: None,
             tls_unavailable: false,
             verify_unavailable: false,

@@ -66,6 +66,9 @@ pub(crate) fn settings(wishes: &Wishes) -> Settings {
             message_octets_max: wishes
                 .message_octets_max
                 .unwrap_or(default.message_octets_max),
+            message_memory_octets_max: wishes
+                .message_memory_octets_max
+                .unwrap_or(default.message_memory_octets_max),
             recipients_max: wishes.recipients_max.unwrap_or(default.recipients_max),
             errors_max: wishes.errors_max.unwrap_or(default.errors_max),
             ..default
