@@ -1,4 +1,6 @@
 //! Files by way of the ring, so that no shard waits for a disk.
+//!
+//! Who drops a future gives up waiting for its operation, which goes on and may have succeeded.
 
 use std::ffi::CString;
 use std::io;
@@ -102,13 +104,19 @@ async fn open(path: &Path, flags: i32, mode: u32) -> io::Result<File> {
         .mode(mode)
         .build();
     // SAFETY: the pointer leads into the string's heap memory, which the operation owns.
-    let fd = unsafe { op::submit(path, entry) }.await.result?;
-    let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
-    // SAFETY: the kernel has just given us this descriptor.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    Ok(File {
-        descriptor: Descriptor::new(fd),
-    })
+    let opening = unsafe { op::submit(path, entry) };
+    // Awaited by a task, which is not dropped with this future: the descriptor is in the completion, and one
+    // that nobody looks at would leave it open for good.
+    let opened = tokio_uring::spawn(async move {
+        let fd = opening.await.result?;
+        let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+        // SAFETY: the kernel has just given us this descriptor.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(File {
+            descriptor: Descriptor::new(fd),
+        })
+    });
+    opened.await.map_err(io::Error::other)?
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -121,6 +129,8 @@ const HERE: types::Fd = types::Fd(libc::AT_FDCWD);
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::task::Poll;
+    use std::time::Duration;
 
     use super::*;
     use crate::ring::{RingSettings, run};
@@ -189,5 +199,32 @@ mod tests {
             assert_eq!(twice.kind(), io::ErrorKind::AlreadyExists);
         });
         assert!(there.join("f").exists());
+    }
+
+    #[test]
+    fn an_opening_that_nobody_waits_for_leaves_no_descriptor() {
+        let directory = tempfile::tempdir().unwrap();
+        let is_open = || {
+            std::fs::read_dir("/proc/self/fd")
+                .unwrap()
+                .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+                .any(|target| target == directory.path())
+        };
+        on_a_ring(async {
+            for _ in 0..100 {
+                let mut opening = Box::pin(File::open_directory(directory.path()));
+                std::future::poll_fn(|cx| {
+                    assert!(opening.as_mut().poll(cx).is_pending());
+                    Poll::Ready(())
+                })
+                .await;
+            }
+            while op::in_flight() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(!is_open());
+            let _open = File::open_directory(directory.path()).await.unwrap();
+            assert!(is_open(), "or this test sees nothing");
+        });
     }
 }
