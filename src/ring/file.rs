@@ -4,25 +4,55 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 
 use super::descriptor::Descriptor;
 use super::op;
+use super::slices::{Lent, Slices};
 
-/// A file or directory that is open on this ring.
+/// A file or directory that is open on this ring. Cloning shares the descriptor, which closes with the last
+/// share.
+#[derive(Clone, Debug)]
 pub struct File {
     descriptor: Descriptor,
 }
 
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading.
+    Read,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+/// Whether a write is a sync as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteSync {
+    /// Its octets are on stable storage when it is done.
+    Yes,
+    /// They are there some time, or after a sync.
+    No,
+}
+
 impl File {
-    /// Makes a new file of this mode for writing; an existing one is `EEXIST`.
+    /// Makes a new file of this mode for reading and writing; an existing one is `EEXIST`.
     pub async fn create_new(path: &Path, mode: u32) -> io::Result<File> {
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
         open(path, flags, mode).await
+    }
+
+    /// Opens a file that is there; else `ENOENT`.
+    pub async fn open(path: &Path, access: Access) -> io::Result<File> {
+        let flags = match access {
+            Access::Read => libc::O_RDONLY,
+            Access::ReadWrite => libc::O_RDWR,
+        };
+        open(path, flags | libc::O_CLOEXEC, 0).await
     }
 
     /// Opens a directory, to sync it.
@@ -57,6 +87,108 @@ impl File {
             }
         }
         Ok(octets)
+    }
+
+    /// Writes some of `source`, without its first `skip` octets, at `offset` (pwritev2(2)). Gives back how many
+    /// octets were taken: fewer than there are if they are in more than 1024 slices, are more than 2 GiB, or the
+    /// disk is full behind them.
+    ///
+    /// Under [`WriteSync::Yes`] what was taken is on stable storage, with the length of the file (`RWF_DSYNC`,
+    /// Linux 4.7).
+    pub async fn write_at<S: Slices>(
+        &self,
+        source: S,
+        skip: usize,
+        offset: u64,
+        sync: WriteSync,
+    ) -> (io::Result<usize>, S) {
+        if let Err(error) = check_offset(offset) {
+            return (Err(error), source);
+        }
+        let lent = Lent::new(source, skip);
+        let list = lent.list();
+        if list.is_empty() {
+            return (Ok(0), lent.into_source());
+        }
+        let (rw_flags, how) = match sync {
+            WriteSync::No => (0, squeue::Flags::empty()),
+            // By a worker thread from the start. Where a file system takes a buffered write without one, the
+            // kernel tries it while submitting, and nothing would keep it from waiting for the sync there.
+            WriteSync::Yes => (libc::RWF_DSYNC, squeue::Flags::ASYNC),
+        };
+        let count = u32::try_from(list.len()).unwrap_or(0);
+        let entry = opcode::Writev::new(self.descriptor.target(), list.as_ptr(), count)
+            .offset(offset)
+            .rw_flags(rw_flags)
+            .build()
+            .flags(how);
+        // SAFETY: the list and what it leads to are heap memory of `lent`; the operation owns it and the
+        // descriptor.
+        let done = unsafe { op::submit((self.descriptor.clone(), lent), entry) }.await;
+        (done.result.map(octets), done.data.1.into_source())
+    }
+
+    /// Appends to `into` what lies at `offset`, at most as many octets as its spare capacity (pread(2)). None:
+    /// the end of the file, or there is no spare capacity.
+    pub async fn read_at(&self, into: Vec<u8>, offset: u64) -> (io::Result<usize>, Vec<u8>) {
+        let mut into = into;
+        if let Err(error) = check_offset(offset) {
+            return (Err(error), into);
+        }
+        let spare = into.spare_capacity_mut();
+        // At most 1 GiB, as in `write_all_at`.
+        let length = u32::try_from(spare.len().min(1 << 30)).unwrap_or(0);
+        let start = spare.as_mut_ptr().cast::<u8>();
+        let entry = opcode::Read::new(self.descriptor.target(), start, length)
+            .offset(offset)
+            .build();
+        // SAFETY: the pointer leads into the vector's heap memory; the operation owns it and the descriptor.
+        let done = unsafe { op::submit((self.descriptor.clone(), into), entry) }.await;
+        let mut into = done.data.1;
+        let read = done.result.map(octets);
+        if let Ok(read) = read {
+            let filled = into.len().saturating_add(read);
+            // SAFETY: the kernel has filled so many octets of the spare capacity, and not more than that.
+            unsafe { into.set_len(filled) };
+        }
+        (read, into)
+    }
+
+    /// Has blocks for all octets up to `octets`, which becomes the file's length if it was less
+    /// (fallocate(2)). What was not written reads as zeros.
+    pub async fn reserve(&self, octets: u64) -> io::Result<()> {
+        if octets == 0 {
+            return Ok(()); // which the kernel refuses
+        }
+        let entry = opcode::Fallocate::new(self.descriptor.target(), octets).build();
+        // SAFETY: no pointers; the operation owns a share of the descriptor.
+        unsafe { op::submit(self.descriptor.clone(), entry) }
+            .await
+            .result
+            .map(drop)
+    }
+
+    /// Octets up to the end.
+    ///
+    /// Not by way of the ring: a local file system answers from the inode, which is in memory while the file is
+    /// open, whereas the ring has a worker thread do it, always.
+    pub fn length(&self) -> io::Result<u64> {
+        // SAFETY: `self` keeps the descriptor open over the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.descriptor.as_raw_fd()) };
+        let status = rustix::fs::fstat(fd)?;
+        u64::try_from(status.st_size).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    /// fdatasync(2): contents, and what it takes to read them, are on stable storage afterwards.
+    pub async fn sync_data(&self) -> io::Result<()> {
+        let entry = opcode::Fsync::new(self.descriptor.target())
+            .flags(types::FsyncFlags::DATASYNC)
+            .build();
+        // SAFETY: no pointers; the operation owns a share of the descriptor.
+        unsafe { op::submit(self.descriptor.clone(), entry) }
+            .await
+            .result
+            .map(drop)
     }
 
     /// fsync(2): contents and metadata are on stable storage afterwards.
@@ -97,6 +229,16 @@ pub async fn remove_file(path: &Path) -> io::Result<()> {
     unsafe { op::submit(path, entry) }.await.result.map(drop)
 }
 
+/// rmdir(2).
+pub async fn remove_directory(path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let entry = opcode::UnlinkAt::new(HERE, path.as_ptr())
+        .flags(libc::AT_REMOVEDIR)
+        .build();
+    // SAFETY: the pointer leads into the string's heap memory, which the operation owns.
+    unsafe { op::submit(path, entry) }.await.result.map(drop)
+}
+
 async fn open(path: &Path, flags: i32, mode: u32) -> io::Result<File> {
     let path = c_path(path)?;
     let entry = opcode::OpenAt::new(HERE, path.as_ptr())
@@ -117,6 +259,19 @@ async fn open(path: &Path, flags: i32, mode: u32) -> io::Result<File> {
         })
     });
     opened.await.map_err(io::Error::other)?
+}
+
+/// What a completion counts.
+fn octets(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// The ring takes an offset of -1 for the descriptor's own position, and one that is read from a broken disk
+/// must not become that. The kernel refuses the others that are negative to it.
+fn check_offset(offset: u64) -> io::Result<()> {
+    i64::try_from(offset)
+        .map(drop)
+        .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

@@ -16,9 +16,11 @@ mod descriptor;
 mod file;
 mod op;
 mod runtime;
+mod slices;
 mod socket;
 
 pub use buffers::{ReceiveBuffer, ReceiveBuffers};
-pub use file::{File, create_directory, remove_file, rename};
+pub use file::{Access, File, WriteSync, create_directory, remove_directory, remove_file, rename};
 pub use runtime::{RingError, RingSettings, probe, run};
+pub use slices::Slices;
 pub use socket::{Accepted, Listener, Receiving, Sending, Sent, Socket};
