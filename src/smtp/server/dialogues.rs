@@ -515,7 +515,7 @@ fn transactions() {
              S: 250 2.1.5 Ok
              S: 354 End data with <CR><LF>.<CR><LF>
              =commit <> broken@mx.test ESMTP\\s
-             S: 451 4.3.0 Cannot store the message, try later
+             S: 452 4.3.0 Cannot store the message, try later
              S: 250 2.0.0 Ok",
         ),
         row(
@@ -1431,7 +1431,7 @@ fn messages_refused_behind_a_part() {
              S: 250 2.1.5 Ok
              S: 354 End data with <CR><LF>.<CR><LF>
              =store !broken\\r
-             S: 451 4.3.0 Cannot store the message, try later
+             S: 452 4.3.0 Cannot store the message, try later
              S: 250 2.0.0 Ok",
         ),
         row_with(

@@ -142,8 +142,9 @@ pub(super) const NO_SPACE: Reply = Reply::refusal(
     "No space for the message, try later",
     Refusal::CommitFailed,
 );
+/// 452 like the one before: for the peer a disk that fails is storage that is not there.
 pub(super) const COMMIT_FAILED: Reply = Reply::refusal(
-    451,
+    452,
     "4.3.0",
     "Cannot store the message, try later",
     Refusal::CommitFailed,
