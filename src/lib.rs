@@ -6,9 +6,12 @@
 //!  peer ◀──▶ ring ◀──▶ shard ◀── octets ──▶ tls ── octets ──▶ smtp::server::Session
 //!                        │                                          │
 //!                        └──────────────── Effect ◀─────────────────┘
-//!                             │ Commit      │ Verify      │ Secure, Input, Close
-//!                             ▼             ▼             ▼
-//!                          deliver         auth        tls, ring
+//!                             │ Store, Commit         │ Verify      │ Secure, Input, Close
+//!                             ▼                       ▼             ▼
+//!                  deliver::Queue ──▶ spool          auth        tls, ring
+//!                        │             │ on stable storage: 250
+//!                        ▼             ▼
+//!                     attempts: Maildir, discard ──▶ noted as done
 //! ```
 //!
 //! | module | owns | must never know |
@@ -18,13 +21,14 @@
 //! | [`ring`] | all of io_uring, and the `unsafe` that takes | SMTP, TLS |
 //! | [`peers`] | who counts as one peer, and how many places each one holds | what the places are |
 //! | [`auth`] | users, hashes, threads that verify passwords | sessions |
-//! | [`deliver`] | targets, routes, Maildir | sessions |
+//! | [`deliver`] | the queue of a shard, attempts and their schedule, targets, routes, Maildir | sessions |
+//! | [`spool`] | what was accepted, on stable storage: the log, its segments, recovery | sessions, where mail goes |
 //! | [`shard`] | one core: accepts, drives sessions, performs their effects, enforces deadlines | flags, HTTP |
 //! | [`control`] | the process: start, signals, reload, metrics, logs, end | what is said in a session |
 //! | [`config`] | what was asked for, checked, with the files it names | how it was asked |
 //! | [`cli`] | flags, one file a command | everything but [`config`] and what a command calls |
 //!
-//! Arrows of use point down, without circles: `main` → `cli` → `control` → `shard` → `deliver`, `auth` →
+//! Arrows of use point down, without circles: `main` → `cli` → `control` → `shard` → `deliver` → `spool`, and `auth` →
 //! `tls`, `ring`, `smtp`, `peers`. `config` stands beside `control`: it names values of the modules below it. Of
 //! `control`, a shard sees what it writes to: `metrics`, `events` and `log`, which use nothing above them.
 
@@ -41,4 +45,5 @@ pub mod peers;
 pub mod ring;
 pub mod shard;
 pub mod smtp;
+pub mod spool;
 pub mod tls;

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::maildir::{self, FileOctets, MaildirError, Sync};
-use super::queue_id::QueueIds;
 use super::target::Target;
 use crate::smtp::message::Message;
 use crate::smtp::trace::{received_field, return_path_field};
+use crate::spool::QueueIds;
 
 /// What 250 to the end of data promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Delivery {
     /// Delivers `message` to all its recipients, under the queue id that comes back.
     pub async fn deliver(&self, message: &Message) -> Result<String, DeliveryError> {
         let now = SystemTime::now();
-        let queue_id = self.queue_ids.next(now);
+        let queue_id = self.queue_ids.next(now).to_string();
         let copies = self.copies(message);
         if !copies.is_empty() {
             self.deliver_to_maildirs(message, &queue_id, now, &copies)

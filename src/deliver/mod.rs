@@ -4,8 +4,6 @@
 
 mod delivery;
 pub mod maildir;
-mod queue_id;
 pub mod target;
 
 pub use delivery::{Delivery, DeliveryError, DeliverySettings, Durability, Routes};
-pub use queue_id::QueueIds;

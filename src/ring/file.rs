@@ -179,6 +179,13 @@ impl File {
         u64::try_from(status.st_size).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
+    /// Whether it has no name any more: its octets go with its last descriptor.
+    pub fn is_removed(&self) -> io::Result<bool> {
+        // SAFETY: `self` keeps the descriptor open over the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.descriptor.as_raw_fd()) };
+        Ok(rustix::fs::fstat(fd)?.st_nlink == 0)
+    }
+
     /// fdatasync(2): contents, and what it takes to read them, are on stable storage afterwards.
     pub async fn sync_data(&self) -> io::Result<()> {
         let entry = opcode::Fsync::new(self.descriptor.target())

@@ -61,6 +61,11 @@ impl Budget {
         left.saturating_mul(4) < self.octets_max
     }
 
+    /// Whether more than half is held: time to keep nothing that can be read again, before it is tight.
+    pub fn is_half_spent(&self) -> bool {
+        self.held() > self.octets_max / 2
+    }
+
     /// Relaxed throughout: the number guards no other memory.
     fn take(&self, octets: u64) -> Result<(), BudgetSpent> {
         self.held
