@@ -22,6 +22,8 @@ use std::path::Path;
 pub use crate::ring::{Access, Slices, WriteSync};
 
 pub mod on_ring;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 /// Directories and the files in them. A clone is the same disk.
 pub trait Disk: Clone + 'static {
