@@ -42,6 +42,8 @@ mod record;
 mod recovery;
 mod segment;
 mod space;
+#[cfg(test)]
+mod tests;
 
 pub use error::{CommitError, DiskError, ReadError};
 pub use layout::{LogDirectory, spool_directory};

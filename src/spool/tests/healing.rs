@@ -1,0 +1,161 @@
+//! Faults that end: the log goes on without a restart.
+
+use std::time::Duration;
+
+use super::super::disk::simulated::{CrashAfter, Faults, Simulated};
+use super::super::{CommitError, LogSettings, Space};
+use super::messages::{append, check_content, message};
+use super::{Running, SEGMENT_OCTETS, octets_on_disk, run, settings};
+
+#[test]
+fn messages_go_in_again_when_the_fault_is_over() {
+    let none = Faults::default();
+    let rows = [
+        (
+            "EIO",
+            Faults {
+                write_errors: 1.0,
+                ..none
+            },
+        ),
+        (
+            "failed syncs",
+            Faults {
+                sync_errors: 1.0,
+                ..none
+            },
+        ),
+        (
+            "disk full",
+            Faults {
+                no_space: 1.0,
+                ..none
+            },
+        ),
+        (
+            "no descriptors",
+            Faults {
+                no_descriptor: 1.0,
+                ..none
+            },
+        ),
+        (
+            "all at once",
+            Faults {
+                write_errors: 0.5,
+                sync_errors: 0.5,
+                no_space: 0.5,
+                no_descriptor: 0.5,
+                ..none
+            },
+        ),
+    ];
+    for (name, faults) in rows {
+        for seed in 0..20 {
+            run(async {
+                let disk = Simulated::new(seed, CrashAfter::NEVER);
+                let settings = settings(SEGMENT_OCTETS);
+                let (running, _) = Running::start(&disk, &settings).await;
+                let log = &running.log;
+                let mut kept = Vec::new();
+                for number in 1..40 {
+                    match number {
+                        5 => disk.set_faults(faults),
+                        35 => {
+                            disk.set_faults(none);
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                        }
+                        _ => {}
+                    }
+                    let accepted = message(number, 9000);
+                    match append(log, &accepted).await {
+                        Ok(()) => kept.push(accepted),
+                        Err(error) => assert!((5..35).contains(&number), "{name}: {error}"),
+                    }
+                    tokio::time::sleep(Duration::from_millis(400)).await;
+                }
+                for accepted in &kept {
+                    check_content(log, accepted).await.unwrap();
+                }
+                assert_eq!(log.alive(), kept.len(), "{name}");
+                running.close().await;
+                assert_eq!(settings.space.taken(), octets_on_disk(&disk), "{name}");
+            });
+        }
+    }
+}
+
+/// Messages come without a pause while the spool is full. What is done makes room all the same.
+#[test]
+fn a_full_spool_takes_mail_again_when_mail_is_done() {
+    run(async {
+        let disk = Simulated::new(1, CrashAfter::NEVER);
+        let settings = LogSettings {
+            space: Space::new(6 * SEGMENT_OCTETS),
+            ..settings(SEGMENT_OCTETS)
+        };
+        let (running, _) = Running::start(&disk, &settings).await;
+        let log = &running.log;
+        let mut kept = Vec::new();
+        let mut number = 0;
+        let error = loop {
+            number += 1;
+            let accepted = message(number, 9000);
+            match append(log, &accepted).await {
+                Ok(()) => kept.push(accepted),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, CommitError::Full));
+        assert!(settings.space.taken() <= settings.space.octets_max());
+        for accepted in &kept {
+            log.note_done(accepted.id);
+        }
+        for _ in 0..10_000 {
+            number += 1;
+            if append(log, &message(number, 9000)).await.is_ok() {
+                running.close().await;
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("never again");
+    });
+}
+
+/// Little by little is done, and more is offered than there is room for: where notes may go beyond the bound,
+/// messages may not follow.
+#[test]
+fn a_full_spool_does_not_grow() {
+    run(async {
+        let disk = Simulated::new(1, CrashAfter::NEVER);
+        let settings = LogSettings {
+            space: Space::new(6 * SEGMENT_OCTETS),
+            ..settings(SEGMENT_OCTETS)
+        };
+        let (running, _) = Running::start(&disk, &settings).await;
+        let log = &running.log;
+        let mut kept = std::collections::VecDeque::new();
+        let mut number = 0;
+        for _ in 0..30 {
+            for _ in 0..100 {
+                number += 1;
+                let accepted = message(number, 9000);
+                if append(log, &accepted).await.is_ok() {
+                    kept.push_back(accepted);
+                }
+            }
+            // The youngest: the oldest segments stay alive.
+            if let Some(done) = kept.pop_back() {
+                log.note_done(done.id);
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let most = settings.space.octets_max() + SEGMENT_OCTETS;
+            assert!(settings.space.taken() <= most, "{}", settings.space.taken());
+        }
+        for accepted in &kept {
+            check_content(log, accepted).await.unwrap();
+        }
+        running.close().await;
+    });
+}
