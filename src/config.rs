@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::deliver::Durability;
 use crate::deliver::target::Target;
+use crate::deliver::{Durability, RetrySchedule};
 use crate::smtp::data::Budget;
 use crate::smtp::end_of_data::StrayNewline;
 use crate::smtp::server::{
@@ -72,10 +72,18 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What 250 promises.
     pub durability: Durability,
+    /// Octets that the spool may take on disk.
+    pub spool_octets_max: u64,
+    /// Messages that the queue may hold.
+    pub queue_messages_max: u64,
+    /// Octets of one segment of the spool.
+    pub segment_octets: u64,
     /// Where mail goes that no route names.
     pub deliver: Target,
     /// Where mail for single domains goes; the domains are lower-case A-label forms.
     pub routes: Vec<(String, Target)>,
+    /// When what could not be delivered is tried again.
+    pub retry_schedule: RetrySchedule,
     /// How long transactions under way may take to finish after SIGTERM.
     pub drain_timeout: Duration,
     /// The user to become once the listeners are bound.
@@ -201,6 +209,7 @@ impl Config {
                 ),
             ));
         }
+        self.spool_faults(&mut faults);
         let mut routed: Vec<&str> = Vec::new();
         for (domain, _) in &self.routes {
             if routed.contains(&domain.as_str()) {
@@ -269,10 +278,10 @@ impl Config {
                 "RFC 5321 section 4.5.3.1.8 asks for at least 100",
             );
         }
-        if self.mail_memory_octets < smtp.limits.message_octets_max {
+        if self.mail_memory_octets < MESSAGE_MEMORY_OCTETS_MAX {
             warn(
                 "--mail-memory",
-                "less than --max-message-bytes: the largest messages get 452",
+                "less than is held of one large message (256k): mail gets 452 early",
             );
         }
         if self.durability == Durability::None {
@@ -317,6 +326,38 @@ impl Config {
         LocalDomains::new(names.next().unwrap_or(&self.hostname), names)
     }
 
+    fn spool_faults(&self, faults: &mut Vec<Fault>) {
+        let recipients = u64::try_from(self.smtp.limits.recipients_max).unwrap_or(u64::MAX);
+        let entry_max = recipients
+            .saturating_mul(RECIPIENT_OCTETS_MAX)
+            .saturating_add(MESSAGE_MEMORY_OCTETS_MAX)
+            .saturating_add(ENTRY_OCTETS_BESIDE);
+        if self.segment_octets < entry_max {
+            faults.push(Fault::new(
+                "--spool-segment-bytes",
+                format!(
+                    "{} octets do not hold a message for {recipients} recipients \
+                     (--max-recipients), which takes up to {entry_max}",
+                    self.segment_octets
+                ),
+            ));
+        }
+        let shards = u64::try_from(self.shards.get()).unwrap_or(u64::MAX);
+        let least = self
+            .segment_octets
+            .saturating_mul(shards)
+            .saturating_mul(SEGMENTS_MIN);
+        if self.spool_octets_max < least {
+            faults.push(Fault::new(
+                "--spool-max-bytes",
+                format!(
+                    "must be at least {least}: {SEGMENTS_MIN} segments (--spool-segment-bytes) \
+                     for each of {shards} shards (--shards)"
+                ),
+            ));
+        }
+    }
+
     fn listener_faults(&self, faults: &mut Vec<Fault>) {
         let listeners = (self.listen.iter().map(|address| ("--listen", address)))
             .chain(
@@ -342,6 +383,20 @@ impl Config {
         }
     }
 }
+
+/// Octets of one message that are held in memory while it comes in; a larger one goes to a file of its own.
+pub const MESSAGE_MEMORY_OCTETS_MAX: u64 = 256 * 1024;
+
+/// Of one recipient in the spool: the path as given, local part and domain, and why it waits, each with its length.
+/// When a message moves to another segment all of it goes there at once.
+const RECIPIENT_OCTETS_MAX: u64 = 1024 + 512;
+
+/// The rest of an entry in the spool: heads, the reverse-path, the Received field, and what one block of mail
+/// data may go over the bound.
+const ENTRY_OCTETS_BESIDE: u64 = 512 * 1024;
+
+/// One that is written to, and one behind it.
+const SEGMENTS_MIN: u64 = 2;
 
 /// RFC 5321 §4.5.3.1.5, CR LF included.
 const REPLY_LINE_OCTETS_MAX: usize = 512;

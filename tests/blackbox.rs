@@ -252,6 +252,7 @@ fn smtp_source_to_discard_is_counted_exactly() {
 fn smtp_source_to_a_maildir_loses_nothing() {
     let server = setup().flag("--shards", "2").start();
     smtp_source(&server, &["-r", "2"]);
+    server.await_delivery();
     // With -r the recipients are 1u@… and 2u@….
     let mut count = 0;
     for directory in support::maildir::files(&server.path("mail/example.test")) {

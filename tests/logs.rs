@@ -75,10 +75,10 @@ fn tell_secrets(mut client: Client) {
     client.quit();
 }
 
-/// One line a session and one a transaction, with what an operator looks for, joined by the
-/// session's name.
+/// One line a session, one a transaction and one a delivery, with what an operator looks for; the first two are
+/// joined by the session's name, the last two by the queue id.
 #[test]
-fn a_session_and_a_transaction_are_one_line_each() {
+fn a_session_a_transaction_and_a_delivery_are_one_line_each() {
     let server = Setup::new().start();
     let mut client = server.client();
     let peer = client.socket().local_addr().unwrap().to_string();
@@ -86,15 +86,31 @@ fn a_session_and_a_transaction_are_one_line_each() {
     let reply = client.deliver("a@b.test", &["u@example.test"], TEXT);
     let queue_id = reply.first().rsplit(' ').next().unwrap().to_owned();
     client.quit();
+    server.await_delivery();
+    let target = format!("maildir:{}", server.path("mail").display());
     let log = server.log_to_end();
-    let about = |word: &str| {
-        let mut lines = log.iter().filter(|line| line.contains(word));
+    let about = |what: &str, word: &str| {
+        let what = format!(" {what} ");
+        let about = |line: &&String| line.contains(&what) && line.contains(word);
+        let mut lines = log.iter().filter(about);
         let line = lines.next().unwrap_or_else(|| panic!("{word}: {log:#?}"));
         assert!(lines.next().is_none(), "{word} twice: {log:#?}");
         line
     };
-    let (transaction, session) = (about(&queue_id), about(&peer));
-    assert!(transaction.contains(" INFO transaction "), "{transaction}");
+    let transaction = about("INFO transaction", &queue_id);
+    let session = about("INFO session", &peer);
+    let delivery = about("INFO delivery", &queue_id);
+    let with_id = log.iter().filter(|line| line.contains(&queue_id)).count();
+    assert_eq!(with_id, 2, "{log:#?}");
+    for (name, value) in [
+        ("queue_id", queue_id.as_str()),
+        ("to", "<u@example.test>"),
+        ("target", target.as_str()),
+        ("outcome", "delivered"),
+    ] {
+        let logged = field(delivery, name);
+        assert_eq!(logged.as_deref(), Some(value), "{name}: {delivery}");
+    }
     for (name, value) in [
         ("queue_id", queue_id.as_str()),
         ("from", "<a@b.test>"),
@@ -102,12 +118,12 @@ fn a_session_and_a_transaction_are_one_line_each() {
         ("recipients", "1"),
         ("outcome", "accepted"),
         ("reply", "250"),
+        ("durability", "disk"),
         ("octets", "17"),
     ] {
         let logged = field(transaction, name);
         assert_eq!(logged.as_deref(), Some(value), "{name}: {transaction}");
     }
-    assert!(session.contains(" INFO session "), "{session}");
     for (name, value) in [
         ("listener", "tcp"),
         ("peer", peer.as_str()),

@@ -73,7 +73,7 @@ fn others_are_served() {
 
 #[test]
 fn a_drain_lets_them_finish_their_transaction() {
-    let mut server = one_shard();
+    let server = one_shard();
     let mut client = narrow(server.tcp());
     client.expect(220);
     client.ehlo();
@@ -96,7 +96,7 @@ fn a_drain_lets_them_finish_their_transaction() {
     client.expect(250);
     client.expect(421);
     client.expect_end();
-    assert!(server.exit_status().success());
+    let server = server.ended().start();
     server.maildir("example.test", "u").only();
 }
 

@@ -18,11 +18,13 @@ use ipnet::IpNet;
 
 use super::{Failed, values};
 use crate::config::loaded::{Loaded, Purpose};
-use crate::config::{CertPair, Config, Fault, LogFormat, LogLevel, SmtpSettings};
+use crate::config::{
+    CertPair, Config, Fault, LogFormat, LogLevel, MESSAGE_MEMORY_OCTETS_MAX, SmtpSettings,
+};
 use crate::control::lock::private_dir;
 use crate::control::privileges::{Identity, PrivilegesError};
-use crate::deliver::Durability;
 use crate::deliver::target::Target;
+use crate::deliver::{Durability, RetrySchedule};
 use crate::smtp::end_of_data::StrayNewline;
 use crate::smtp::server::{
     Anonymous, AuthOffer, ChannelPolicy, DEFAULT_GREETING, Limits, StartTls,
@@ -242,17 +244,29 @@ struct LimitFlags {
 #[command(next_help_heading = "Mail's way")]
 struct DeliveryFlags {
     /// Where everything of the server's own lies; made if missing (mode 0700)
-    #[arg(long, value_name = "DIR", default_value = "./ringpost-data")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA_DIR)]
     data_dir: PathBuf,
     /// What 250 promises: disk: on stable storage; none: nothing (for measurements)
     #[arg(long, value_name = "disk|none", default_value = "disk", hide_possible_values = true, value_parser = durability())]
     durability: Durability,
+    /// Octets that the spool may take on disk, in the whole process; past it new mail gets 452 4.3.1
+    #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = values::octets)]
+    spool_max_bytes: u64,
+    /// Messages that the queue may hold, in the whole process; past it new mail gets 452 4.3.1
+    #[arg(long, value_name = "N", default_value = "1000000", value_parser = values::count(1..=QUEUE_MESSAGES_MAX))]
+    queue_max_messages: u64,
+    /// Octets of one segment of the spool's log; a shard has two at least
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = values::octets)]
+    spool_segment_bytes: u64,
     /// Where mail goes: maildir:DIR (one Maildir a recipient) or discard [default: maildir:DATA_DIR/maildir]
     #[arg(long, value_name = "TARGET", value_parser = values::target)]
     deliver: Option<Target>,
     /// Where mail for one domain goes instead; repeatable [default: none]
     #[arg(long, value_name = "DOMAIN=TARGET", value_parser = values::route)]
     route: Vec<(String, Target)>,
+    /// Times between attempts at what could not be delivered; the last one goes on
+    #[arg(long, value_name = "DURATION,...", default_value = "1m,5m,15m,1h,4h", value_parser = values::retry_schedule)]
+    retry_schedule: RetrySchedule,
 }
 
 #[derive(Debug, Args)]
@@ -354,8 +368,7 @@ impl ServeFlags {
                 stray_newline: limits.stray_newline,
                 limits: Limits {
                     message_octets_max: limits.max_message_bytes,
-                    // There is no place yet to put a part of a message away.
-                    message_memory_octets_max: u64::MAX,
+                    message_memory_octets_max: MESSAGE_MEMORY_OCTETS_MAX,
                     recipients_max: limits.max_recipients,
                     errors_max: limits.max_errors,
                     command_timeout: limits.command_timeout,
@@ -369,8 +382,12 @@ impl ServeFlags {
             mail_memory_octets: limits.mail_memory,
             data_dir: delivery.data_dir,
             durability: delivery.durability,
+            spool_octets_max: delivery.spool_max_bytes,
+            segment_octets: delivery.spool_segment_bytes,
+            queue_messages_max: delivery.queue_max_messages,
             deliver,
             routes: delivery.route,
+            retry_schedule: delivery.retry_schedule,
             drain_timeout: process.drain_timeout,
             user: process.user,
             group: process.group,
@@ -382,6 +399,9 @@ impl ServeFlags {
         (config, faults)
     }
 }
+
+/// What the memory of a large machine has room for.
+const QUEUE_MESSAGES_MAX: u64 = 1_000_000_000;
 
 fn starttls() -> impl clap::builder::TypedValueParser<Value = StartTls> {
     values::choice([
@@ -474,6 +494,9 @@ fn without_repetition(names: Vec<String>) -> Vec<String> {
     kept
 }
 
+/// Also where `queue` looks for a server.
+pub(super) const DEFAULT_DATA_DIR: &str = "./ringpost-data";
+
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 2525);
 const DEFAULT_LISTEN_TLS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4650);
@@ -523,13 +546,8 @@ mod tests {
         );
         assert_eq!(config.smtp.tcp, ChannelPolicy::default());
         assert_eq!(config.smtp.tls, ChannelPolicy::default());
-        // The core has these defaults too; the flags must not drift from them. One waits
-        // for a place to put parts of messages away.
-        let limits = Limits {
-            message_memory_octets_max: u64::MAX,
-            ..Limits::default()
-        };
-        assert_eq!(config.smtp.limits, limits);
+        // The core has these defaults too; the flags must not drift from them.
+        assert_eq!(config.smtp.limits, Limits::default());
         assert_eq!(config.smtp.stray_newline, StrayNewline::default());
         assert_eq!(config.tls, TlsSettings::default());
         assert_eq!(config.handshake_timeout, Duration::from_secs(30));
@@ -711,10 +729,11 @@ mod tests {
             ),
             ("enough recipients", &["--max-recipients", "100"], &[]),
             (
-                "messages beyond memory",
-                &["--mail-memory", "49M"],
+                "one large message beyond memory",
+                &["--mail-memory", "255k"],
                 &["--mail-memory: less than"],
             ),
+            ("one large message", &["--mail-memory", "256k"], &[]),
             (
                 "mail not synced",
                 &["--durability", "none"],

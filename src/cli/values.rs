@@ -14,6 +14,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 
+use crate::deliver::RetrySchedule;
 use crate::deliver::target::Target;
 use crate::smtp::server::LocalDomains;
 
@@ -89,6 +90,15 @@ pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
         }
         Some(_) | None => Err(format!("too long: at most {TIME_MAX_DAYS}d")),
     }
+}
+
+/// Times between attempts, with commas between them.
+pub(super) fn retry_schedule(text: &str) -> Result<RetrySchedule, String> {
+    let waits: Result<Vec<Duration>, String> = text
+        .split(',')
+        .map(|wait| duration(wait.trim()).map_err(|error| format!("{wait:?}: {error}")))
+        .collect();
+    RetrySchedule::new(waits?).ok_or_else(|| "must have one time at least".to_owned())
 }
 
 /// A ticket's lifetime: RFC 8446 §4.6.1 allows no more than seven days.

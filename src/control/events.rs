@@ -4,7 +4,7 @@
 //! Never in them: mail data, credentials, or more recipients than a few.
 //!
 //! ```text
-//! INFO transaction session=1f transaction=1 queue_id=… from=<a@x.test> recipients=2 to=<b@y.test>,<c@y.test> octets=2048 outcome=accepted reply=250 seconds=0.004
+//! INFO transaction session=1f transaction=1 queue_id=… from=<a@x.test> recipients=2 to=<b@y.test>,<c@y.test> octets=2048 outcome=accepted reply=250 durability=disk seconds=0.004
 //! INFO session session=1f listener=tcp peer=192.0.2.1:4711 local=192.0.2.9:25 tls=TLSv1.3 cipher=… resumed=false ehlo=mx.x.test messages=1 commands=6 octets_in=2300 octets_out=410 ended=quit seconds=0.031
 //! ```
 
@@ -156,6 +156,8 @@ pub enum TransactionOutcome<'a> {
     Accepted {
         /// The name of the message from here on.
         queue_id: &'a str,
+        /// What that promises.
+        durability: &'a str,
     },
     /// Another reply to the end of data.
     Refused {
@@ -200,11 +202,15 @@ pub fn transaction<'r, R>(transaction: &Transaction<'_>, recipients: R)
 where
     R: ExactSizeIterator<Item = &'r str> + Clone,
 {
-    let (queue_id, outcome, reply) = match transaction.outcome {
-        TransactionOutcome::Accepted { queue_id } => (Some(queue_id), "accepted", Some(250)),
+    let (accepted, outcome, reply) = match transaction.outcome {
+        TransactionOutcome::Accepted {
+            queue_id,
+            durability,
+        } => (Some((queue_id, durability)), "accepted", Some(250)),
         TransactionOutcome::Refused { code } => (None, "refused", Some(code)),
         TransactionOutcome::Abandoned => (None, "abandoned", None),
     };
+    let (queue_id, durability) = accepted.unzip();
     let count = recipients.len();
     tracing::info!(
         session = display(transaction.session),
@@ -216,6 +222,7 @@ where
         octets = transaction.octets,
         outcome,
         reply,
+        durability,
         seconds = seconds(transaction.lasted),
         "transaction"
     );
@@ -337,9 +344,12 @@ mod tests {
             (
                 "a@x.test",
                 &["b@y.test"],
-                TransactionOutcome::Accepted { queue_id: "4bXz1" },
+                TransactionOutcome::Accepted {
+                    queue_id: "4bXz1",
+                    durability: "disk",
+                },
                 "queue_id=4bXz1 from=<a@x.test> recipients=1 to=<b@y.test> octets=9 \
-                 outcome=accepted reply=250 ",
+                 outcome=accepted reply=250 durability=disk ",
             ),
             (
                 "",

@@ -592,7 +592,9 @@ pub(super) mod tests {
         metrics.watch(Kind::Gauge, "ringpost_held_bytes", "Held.", || 5);
         metrics.watch(Kind::Counter, "ringpost_lost", "Lost.", || 6);
         metrics.reloaded(Reload::Failed);
+        metrics.tell("ringpost_sea", "The sea.", ("colour", "blue"));
         let samples = scrape(&metrics);
+        assert_eq!(samples["ringpost_sea_info{colour=\"blue\"}"], 1.0);
         assert_eq!(samples["ringpost_held_bytes"], 5.0);
         assert_eq!(samples["ringpost_lost_total"], 6.0);
         assert_eq!(samples["ringpost_reloads_total{outcome=\"failed\"}"], 1.0);

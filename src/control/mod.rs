@@ -23,4 +23,5 @@ pub mod privileges;
 pub mod readiness;
 pub mod server;
 pub mod signals;
+pub mod spool;
 mod time;

@@ -26,11 +26,12 @@ use super::metrics::{Build, Kind, Listener, Metrics, Reload};
 use super::privileges::{self, Identity, PrivilegesError};
 use super::readiness::Readiness;
 use super::signals::{Signal, Signals};
+use super::spool::{Spool, SpoolError};
 use crate::auth::{Verifier, verifier};
 use crate::config::loaded::{self, Loaded, Purpose};
 use crate::config::{Config, Fault};
 use crate::deliver::target::Target;
-use crate::deliver::{DeliverySettings, Routes};
+use crate::deliver::{DeliverySettings, QueuePlan, Routes};
 use crate::ring::{self, RingError, RingSettings};
 use crate::shard::limits::SessionLimits;
 use crate::shard::{self, Common, EarlyGreeting, Phase, Plan, StartError};
@@ -72,6 +73,9 @@ pub enum ServeError {
     /// The kernel lets us have no ring, or not use it.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// The spool cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// No TLS contexts.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -243,6 +247,8 @@ struct Server {
     /// Each shard's.
     contexts: Vec<Arc<ArcSwapOption<ServerContexts>>>,
     bound: Vec<Bound>,
+    /// Each shard's, until it is started.
+    queues: Vec<QueuePlan>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
 }
@@ -265,6 +271,7 @@ impl Server {
                 hostname: config.hostname.clone(),
                 routes,
                 durability: config.durability,
+                schedule: config.retry_schedule.clone(),
             }),
             handshake_timeout: config.handshake_timeout,
             early_greeting: if config.early_greeting {
@@ -283,6 +290,8 @@ impl Server {
             openssl: openssl::version::version().to_owned(),
         });
         watch_bounds(&metrics, &budget, &common);
+        let spool = Spool::recover(&config, &budget)?;
+        spool.watch(&metrics);
         Ok(Server {
             config,
             common: Arc::new(common),
@@ -290,6 +299,7 @@ impl Server {
             ticket_keys: loaded.ticket_keys,
             contexts,
             bound,
+            queues: spool.plans,
             metrics: Arc::new(metrics),
             readiness: Readiness::new(),
         })
@@ -336,7 +346,8 @@ impl Server {
         let cores = privileges::cores_allowed();
         let mut threads = Vec::new();
         let mut ready = Vec::new();
-        for number in 0..self.config.shards.get() {
+        let queues = std::mem::take(&mut self.queues);
+        for (number, queue) in queues.into_iter().enumerate() {
             let listeners = self
                 .bound
                 .iter_mut()
@@ -355,6 +366,7 @@ impl Server {
                 listeners,
                 contexts: Arc::clone(contexts),
                 metrics: self.metrics.add_shard(),
+                queue,
             };
             let started = shard::start(plan, Arc::clone(&self.common), phase.subscribe())?;
             threads.push(started.thread);

@@ -4,13 +4,16 @@
 //! all of it or nothing, and after a power cut what was reported is there. Lines end in LF in a Maildir; of
 //! the message nothing else changes.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use memchr::memmem;
 
+use super::content::Content;
 use crate::ring;
 use crate::smtp::envelope::Recipient;
+use crate::spool::ReadError;
 
 /// The directory of a recipient's Maildir, relative to the target's own: `DOMAIN/LOCALPART`, lower-cased,
 /// with the octets that are unsafe in a file name as `%XX`.
@@ -45,9 +48,10 @@ fn safe_name(name: &str) -> String {
     safe
 }
 
-/// The name of a message's file: `SECONDS.PprocessQqueue-id_number.hostname`, as Maildir's convention has it.
+/// The name of a message's file: `SECONDS.Qqueue-id_number.hostname`, as Maildir's convention has it.
 ///
-/// `unique` is what no other message of this host has in this second. Of the host's name as much is taken as
+/// `seconds` are those of the message's arrival and `unique` is what no other message of this host has, so that
+/// the name is the same with each attempt, and a second one replaces what the first has left. Of the host's name as much is taken as
 /// fits, with `/` and `:` as `\057` and `\072`; its beginning tells hosts of one domain apart.
 pub fn file_name(seconds: i64, unique: &str, hostname: &str) -> String {
     let mut name = format!("{seconds}.{unique}.");
@@ -84,71 +88,55 @@ fn append_with_lf(file: &mut Vec<u8>, data: &[u8], held_cr: &mut bool) {
     file.extend_from_slice(data.get(kept_from..).unwrap_or_default());
 }
 
-/// A message as it lies in a Maildir: header and mail data, each CR LF as LF, converted a block at a time.
+/// A block of a message's file: what was put in, each CR LF as LF.
 ///
 /// In blocks because a whole copy of a large message would be memory that no budget counts, and making it
 /// would keep the shard from everybody else.
 ///
 /// ```text
-/// slices:  [header][4 KiB][8 KiB] … [256 KiB][256 KiB]
-///              │ CR LF → LF, a CR at a slice's end held over
-///              ▼
-/// block:   [at most 256 KiB] ──▶ written at its offset ──▶ filled anew
+/// parts:  [header][4 KiB][8 KiB] … [256 KiB][256 KiB]
+///             │ CR LF → LF, a CR at a part's end held over
+///             ▼
+/// block:  [at most 256 KiB] ──▶ written at its offset ──▶ filled anew
 /// ```
-pub struct FileOctets<'m, S> {
-    /// What is left of the slice under way.
-    slice: &'m [u8],
-    /// The slices behind it.
-    slices: S,
+struct Block {
+    octets: Vec<u8>,
     held_cr: bool,
-    /// The first block's capacity: a message that fits into it is one write.
-    block_octets: usize,
-    block_octets_max: usize,
+    octets_max: usize,
 }
 
-impl<'m, S: Iterator<Item = &'m [u8]>> FileOctets<'m, S> {
-    /// The file of `header` and `data`, which has `data_octets`.
-    pub fn new(header: &'m [u8], data: S, data_octets: u64) -> FileOctets<'m, S> {
-        let octets = usize::try_from(data_octets)
-            .unwrap_or(usize::MAX)
-            .saturating_add(header.len());
-        FileOctets {
-            slice: header,
-            slices: data,
+impl Block {
+    fn new(octets_max: usize) -> Block {
+        debug_assert!(octets_max >= 2);
+        Block {
+            octets: Vec::new(),
             held_cr: false,
-            block_octets: octets.min(BLOCK_OCTETS_MAX),
-            block_octets_max: BLOCK_OCTETS_MAX,
+            octets_max,
         }
     }
 
-    /// Fills the empty `block`. It stays empty when nothing is left.
+    /// Takes in what there is room for, and gives back the rest. There is a rest only if the block is full.
     ///
-    /// No slice becomes longer, a CR held over apart: so as much of it is taken as there is room for, and
-    /// again, until CR LFs have left no room unused.
-    fn fill(&mut self, block: &mut Vec<u8>) {
-        debug_assert!(block.is_empty() && self.block_octets_max >= 2);
+    /// Nothing becomes longer, a CR held over apart: so as much is taken as there is room for, and again, until
+    /// CR LFs have left no room unused.
+    fn fill<'o>(&mut self, octets: &'o [u8]) -> &'o [u8] {
+        let mut rest = octets;
         loop {
-            let room = self.block_octets_max.saturating_sub(block.len());
+            let room = self.octets_max.saturating_sub(self.octets.len());
             let room = room.saturating_sub(usize::from(self.held_cr));
-            if room == 0 {
-                return;
+            if room == 0 || rest.is_empty() {
+                return rest;
             }
-            if self.slice.is_empty() {
-                let Some(next) = self.slices.next() else {
-                    break;
-                };
-                self.slice = next;
-                continue;
-            }
-            let (now, later) = self
-                .slice
-                .split_at_checked(room)
-                .unwrap_or((self.slice, &[]));
-            append_with_lf(block, now, &mut self.held_cr);
-            self.slice = later;
+            let (now, later) = rest.split_at_checked(room).unwrap_or((rest, &[]));
+            append_with_lf(&mut self.octets, now, &mut self.held_cr);
+            rest = later;
         }
+    }
+
+    /// Nothing comes any more: a CR that was held over stands alone.
+    fn end(&mut self) {
         if std::mem::take(&mut self.held_cr) {
-            block.push(b'\r');
+            self.octets.push(b'\r');
         }
     }
 }
@@ -190,63 +178,103 @@ impl MaildirError {
     }
 }
 
-/// Writes `octets` into `tmp` of the Maildir `directory` below `root`, and makes the Maildir where it is missing.
-pub async fn prepare<'p, 'm>(
+/// Why a message does not lie in a Maildir.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The Maildir refused it.
+    #[error(transparent)]
+    Maildir(#[from] MaildirError),
+    /// It could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Writes a message into `tmp` of the Maildir `directory` below `root`, and makes the Maildir where it is
+/// missing. A file of the same name that an attempt left there is replaced.
+pub async fn prepare<'p>(
     root: &'p Path,
     directory: &'p Path,
     name: String,
-    octets: FileOctets<'m, impl Iterator<Item = &'m [u8]>>,
+    header: &[u8],
+    content: Content<'_>,
     sync: Sync,
-) -> Result<Prepared<'p>, MaildirError> {
+) -> Result<Prepared<'p>, PrepareError> {
     let prepared = Prepared {
         root,
         directory,
         name,
     };
     let path = prepared.path_in("tmp");
-    let file = match ring::File::create_new(&path, FILE_MODE).await {
+    let file = match create(&path).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make(root, directory, sync).await?;
-            ring::File::create_new(&path, FILE_MODE).await
+            create(&path).await
         }
         other => other,
     };
     let file = file.map_err(MaildirError::of("create", &path))?;
-    let written = match write(&file, octets).await {
-        Ok(()) if sync == Sync::Yes => file.sync().await,
+    let written = match write(&file, &path, header, content).await {
+        Ok(()) if sync == Sync::Yes => {
+            let synced = file.sync().await;
+            synced.map_err(|error| MaildirError::of("write", &path)(error).into())
+        }
         other => other,
     };
     match written {
         Ok(()) => Ok(prepared),
-        Err(source) => {
+        Err(error) => {
             prepared.discard().await;
-            Err(MaildirError::of("write", &path)(source))
+            Err(error)
         }
+    }
+}
+
+/// A name is one message's alone: what is there was left by an attempt that a crash ended.
+async fn create(path: &Path) -> io::Result<ring::File> {
+    match ring::File::create_new(path, FILE_MODE).await {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            ring::remove_file(path).await?;
+            ring::File::create_new(path, FILE_MODE).await
+        }
+        other => other,
     }
 }
 
 /// Writes block after block; while the kernel has one, the shard serves others.
-async fn write<'m>(
+async fn write(
     file: &ring::File,
-    mut octets: FileOctets<'m, impl Iterator<Item = &'m [u8]>>,
-) -> io::Result<()> {
-    let mut block = Vec::with_capacity(octets.block_octets);
+    path: &Path,
+    header: &[u8],
+    mut content: Content<'_>,
+) -> Result<(), PrepareError> {
+    let mut block = Block::new(BLOCK_OCTETS_MAX);
     let mut offset = 0;
-    loop {
-        octets.fill(&mut block);
-        if block.is_empty() {
-            return Ok(());
+    let flush = async |block: &mut Block, offset: &mut u64| {
+        let octets = std::mem::take(&mut block.octets);
+        let written = octets.len() as u64;
+        let octets = file.write_all_at(octets, *offset).await;
+        block.octets = octets.map_err(MaildirError::of("write", path))?;
+        block.octets.clear();
+        *offset += written;
+        Ok::<_, MaildirError>(())
+    };
+    let mut part = Some(Cow::Borrowed(header));
+    while let Some(octets) = part {
+        let mut rest = block.fill(&octets);
+        while !rest.is_empty() {
+            flush(&mut block, &mut offset).await?;
+            rest = block.fill(rest);
         }
-        let written = block.len() as u64;
-        block = file.write_all_at(block, offset).await?;
-        offset += written;
-        block.clear();
+        part = content.next().await?;
     }
+    block.end();
+    flush(&mut block, &mut offset).await?;
+    Ok(())
 }
 
 impl Prepared<'_> {
-    /// Shows the message to readers. A Maildir that lost its `new` gets another. After an error the message
-    /// may be shown or not: [`Prepared::withdraw`] it.
+    /// Shows the message to readers, in the place of the same one that an attempt may have shown before. A Maildir
+    /// that lost its `new` gets another. After an error the message may be shown or not.
     pub async fn publish(&self, sync: Sync) -> Result<(), MaildirError> {
         match self.show(sync).await {
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
@@ -280,12 +308,6 @@ impl Prepared<'_> {
     /// Takes a message away again that was not published, as far as the disk lets us.
     pub async fn discard(&self) {
         let _ = ring::remove_file(&self.path_in("tmp")).await;
-    }
-
-    /// Takes a message away again that may have been published, as far as the disk and readers let us.
-    pub async fn withdraw(&self) {
-        let _ = ring::remove_file(&self.path_in("new")).await;
-        self.discard().await;
     }
 
     fn path_in(&self, part: &str) -> PathBuf {
@@ -410,8 +432,8 @@ mod tests {
         let label = "a".repeat(63);
         let long = format!("mx1.{label}.{label}.{label}.{}", "b".repeat(52));
         assert_eq!(long.len(), 248);
-        let unique = "P4194304Q1k11n8g4mtr00_99";
-        let start = "1790000000.P4194304Q1k11n8g4mtr00_99.";
+        let unique = "Q1k11n8g4mtr00_99";
+        let start = "1790000000.Q1k11n8g4mtr00_99.";
         let room = NAME_OCTETS_MAX - start.len();
         let cut = |host: &str| host[..room].to_owned();
         for (name, hostname, expected) in [
@@ -436,23 +458,27 @@ mod tests {
         }
     }
 
-    /// The file of one slice.
-    fn octets(data: &[u8]) -> FileOctets<'_, impl Iterator<Item = &[u8]>> {
-        FileOctets::new(b"", Some(data).into_iter(), data.len() as u64)
+    /// The data of one slice.
+    fn content(data: &[u8]) -> Content<'_> {
+        Content::Memory(Box::new(Some(data).into_iter()))
     }
 
     /// All blocks of a file, none of them larger than it may be.
-    fn joined<'m>(mut octets: FileOctets<'m, impl Iterator<Item = &'m [u8]>>) -> Vec<u8> {
+    fn joined(octets_max: usize, parts: &[&[u8]]) -> Vec<u8> {
         let mut file = Vec::new();
-        let mut block = Vec::new();
-        loop {
-            octets.fill(&mut block);
-            assert!(block.len() <= octets.block_octets_max);
-            if block.is_empty() {
-                return file;
+        let mut block = Block::new(octets_max);
+        for part in parts {
+            let mut rest = block.fill(part);
+            while !rest.is_empty() {
+                assert!(block.octets.len() + usize::from(block.held_cr) == octets_max);
+                file.append(&mut block.octets);
+                rest = block.fill(rest);
             }
-            file.append(&mut block);
         }
+        block.end();
+        assert!(block.octets.len() <= octets_max);
+        file.append(&mut block.octets);
+        file
     }
 
     #[test]
@@ -462,11 +488,9 @@ mod tests {
         for cut in 0..=data.len() {
             for next in cut..=data.len() {
                 for block_octets_max in (2..32).chain([BLOCK_OCTETS_MAX]) {
-                    let slices = [&data[..cut], &data[cut..next], &data[next..]];
-                    let mut octets = FileOctets::new(b"H: x\r\n", slices.into_iter(), 16);
-                    octets.block_octets_max = block_octets_max;
+                    let parts = [b"H: x\r\n", &data[..cut], &data[cut..next], &data[next..]];
                     let name = format!("cut at {cut} and {next}, blocks of {block_octets_max}");
-                    assert_eq!(joined(octets), expected, "{name}");
+                    assert_eq!(joined(block_octets_max, &parts), expected, "{name}");
                 }
             }
         }
@@ -533,13 +557,11 @@ mod tests {
             let cut = fastrand::usize(..=text.len());
             let (head, tail) = text.split_at(cut);
             on_a_ring(async {
-                let slices = [head, tail].into_iter();
-                let octets = FileOctets::new(header, slices, text.len() as u64);
-                let directory = Path::new("d/l");
-                let prepared =
-                    prepare(root.path(), directory, number.to_string(), octets, Sync::No)
-                        .await
-                        .unwrap();
+                let content = Content::Memory(Box::new([head, tail].into_iter()));
+                let (root, name) = (root.path(), number.to_string());
+                let prepared = prepare(root, Path::new("d/l"), name, header, content, Sync::No)
+                    .await
+                    .unwrap();
                 prepared.publish(Sync::No).await.unwrap();
             });
             let path = root.path().join("d/l/new").join(number.to_string());
@@ -551,19 +573,6 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_no_larger_than_the_message_or_the_most() {
-        for (data_octets, block_octets) in [
-            (0, 6),
-            (1000, 1006),
-            (BLOCK_OCTETS_MAX as u64, BLOCK_OCTETS_MAX),
-            (u64::MAX, BLOCK_OCTETS_MAX),
-        ] {
-            let octets = FileOctets::new(b"H: x\r\n", [].into_iter(), data_octets);
-            assert_eq!(octets.block_octets, block_octets, "{data_octets}");
-        }
-    }
-
-    #[test]
     fn a_message_appears_in_new_and_nothing_stays_in_tmp() {
         use std::os::unix::fs::PermissionsExt;
         let root = tempfile::tempdir().unwrap();
@@ -571,13 +580,13 @@ mod tests {
         let directory = PathBuf::from("mx.test/user");
         on_a_ring(async {
             for name in ["1", "2"] {
-                let octets = octets(b"Subject: x\r\n\r\nbody\r\n");
-                let prepared = prepare(&root, &directory, name.into(), octets, Sync::Yes)
+                let text = content(b"Subject: x\r\n\r\nbody\r\n");
+                let prepared = prepare(&root, &directory, name.into(), b"", text, Sync::Yes)
                     .await
                     .unwrap();
                 prepared.publish(Sync::Yes).await.unwrap();
             }
-            let prepared = prepare(&root, &directory, "3".into(), octets(b"x"), Sync::No)
+            let prepared = prepare(&root, &directory, "3".into(), b"", content(b"x"), Sync::No)
                 .await
                 .unwrap();
             prepared.discard().await;
@@ -601,7 +610,7 @@ mod tests {
         let root = above.path().join("x/y/mail");
         on_a_ring(async {
             let name = String::from("1");
-            let prepared = prepare(&root, Path::new("d/l"), name, octets(b"x"), Sync::Yes)
+            let prepared = prepare(&root, Path::new("d/l"), name, b"", content(b"x"), Sync::Yes)
                 .await
                 .unwrap();
             prepared.publish(Sync::Yes).await.unwrap();
@@ -609,26 +618,28 @@ mod tests {
         assert_eq!(std::fs::read(root.join("d/l/new/1")).unwrap(), b"x");
     }
 
+    /// A crash between delivery and its record, and another attempt.
     #[test]
-    fn a_withdrawn_message_is_gone_published_or_not() {
+    fn an_attempt_replaces_what_the_one_before_has_left() {
         let root = tempfile::tempdir().unwrap();
         on_a_ring(async {
-            for name in ["published", "prepared"] {
-                let octets = octets(b"x");
-                let prepared =
-                    prepare(root.path(), Path::new("d/l"), name.into(), octets, Sync::No)
-                        .await
-                        .unwrap();
-                if name == "published" {
+            for (number, text) in ["first", "second", "third"].iter().enumerate() {
+                let (root, directory) = (root.path(), Path::new("d/l"));
+                let text = content(text.as_bytes());
+                let prepared = prepare(root, directory, "1".into(), b"", text, Sync::No)
+                    .await
+                    .unwrap();
+                // The second one comes as far as `tmp`.
+                if number != 1 {
                     prepared.publish(Sync::No).await.unwrap();
                 }
-                prepared.withdraw().await;
             }
         });
-        for part in ["tmp", "new"] {
-            let directory = root.path().join("d/l").join(part);
-            assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0, "{part}");
-        }
+        let new = root.path().join("d/l/new");
+        assert_eq!(std::fs::read_dir(&new).unwrap().count(), 1);
+        assert_eq!(std::fs::read(new.join("1")).unwrap(), b"third");
+        let tmp = root.path().join("d/l/tmp");
+        assert_eq!(std::fs::read_dir(tmp).unwrap().count(), 0);
     }
 
     #[test]
@@ -648,8 +659,8 @@ mod tests {
                 std::fs::create_dir(mailbox.join(part)).unwrap();
             }
             on_a_ring(async {
-                let octets = octets(b"x\n");
-                let prepared = prepare(root.path(), directory, "1".into(), octets, Sync::Yes)
+                let text = content(b"x\n");
+                let prepared = prepare(root.path(), directory, "1".into(), b"", text, Sync::Yes)
                     .await
                     .unwrap();
                 prepared.publish(Sync::Yes).await.unwrap();
@@ -669,7 +680,8 @@ mod tests {
                 &blocked,
                 Path::new("d/l"),
                 "1".into(),
-                octets(b""),
+                b"",
+                content(b""),
                 Sync::No,
             )
             .await

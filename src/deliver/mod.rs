@@ -1,9 +1,17 @@
-//! Where accepted mail goes: targets, routes to them, and a Maildir a recipient.
+//! Where accepted mail goes: the queue, attempts, targets, and a Maildir a recipient.
 //!
-//! Knows messages and files. It knows no session: what it tells is whether a message is safe now.
+//! Knows messages, the spool and files. It knows no session: what it tells one is that its message is safe.
 
-mod delivery;
+mod attempt;
+mod content;
+mod events;
 pub mod maildir;
+pub mod queue;
+mod schedule;
+mod settings;
 pub mod target;
 
-pub use delivery::{Delivery, DeliveryError, DeliverySettings, Durability, Routes};
+pub use content::Content;
+pub use queue::{Queue, QueueMeters, QueuePlan, Stored};
+pub use schedule::RetrySchedule;
+pub use settings::{DeliverySettings, Durability, Routes};

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::events::{self, SessionEnd, SessionId, TransactionOutcome};
 use crate::control::metrics::{HandshakeFailure, Listener, ShardMetrics, TransactionEnd};
+use crate::deliver::Durability;
 use crate::smtp::command::Verb;
 use crate::smtp::reply::{Outcome, Refusal, TransactionRecord, Witness};
 use crate::tls::{Facts, Fault, HandshakeError, TlsError, Verification};
@@ -23,6 +24,7 @@ pub(super) struct Account {
     peer: SocketAddr,
     local: SocketAddr,
     opened: Instant,
+    durability: Durability,
     facts: RefCell<Option<Box<Facts>>>,
     greeted_as: RefCell<Option<Box<str>>>,
     authenticated: RefCell<Option<Box<str>>>,
@@ -122,6 +124,7 @@ impl Account {
         peer: SocketAddr,
         local: SocketAddr,
         opened: Instant,
+        durability: Durability,
     ) -> Account {
         metrics.session_opened(listener);
         Account {
@@ -131,6 +134,7 @@ impl Account {
             peer,
             local,
             opened,
+            durability,
             facts: RefCell::new(None),
             greeted_as: RefCell::new(None),
             authenticated: RefCell::new(None),
@@ -290,7 +294,10 @@ impl Witness for Account {
                 let recipients = u64::try_from(envelope.recipients.len()).unwrap_or(u64::MAX);
                 self.metrics.message_accepted(record.octets, recipients);
                 (
-                    TransactionOutcome::Accepted { queue_id },
+                    TransactionOutcome::Accepted {
+                        queue_id,
+                        durability: self.durability.label(),
+                    },
                     TransactionEnd::Accepted,
                 )
             }

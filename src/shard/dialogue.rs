@@ -26,6 +26,7 @@ use super::limits::Admission;
 use super::watch::Watched;
 use super::{EarlyGreeting, Shard};
 use crate::control::metrics::{AuthOutcome, HandshakeKind, Listener, TlsMeans, TlsVersion};
+use crate::deliver::Stored;
 use crate::ring::{ReceiveBuffer, Sending, Sent, Socket};
 use crate::smtp::data::MailData;
 use crate::smtp::message::{Message, Security};
@@ -34,6 +35,7 @@ use crate::smtp::sasl::Credentials;
 use crate::smtp::server::{
     Channel, CommitFailure, Connection, Effect, Session, TlsAvailability, Verdict,
 };
+use crate::spool::CommitError;
 use crate::tls::{self, Facts, GreetingSent, Handshake, Read};
 
 /// A session and what it speaks through.
@@ -48,6 +50,8 @@ pub(super) struct Dialogue {
     /// Replies that are not on their way yet.
     replies: Vec<u8>,
     sending: Option<Sending>,
+    /// What was put away of the message under way.
+    stored: Option<Box<Stored>>,
     drain: DrainNotice,
     /// How it ended, once it has. Boxed: an idle session is to be small.
     ending: Option<Box<Ending>>,
@@ -96,7 +100,15 @@ impl Dialogue {
         }
         let watched = shard.watch.add(socket, session.deadline());
         let id = shard.next_session();
-        let account = Account::open(Rc::clone(&shard.metrics), id, listener, peer, local, now);
+        let account = Account::open(
+            Rc::clone(&shard.metrics),
+            id,
+            listener,
+            peer,
+            local,
+            now,
+            shard.common.delivery.durability,
+        );
         Box::new(Dialogue {
             shard,
             watched,
@@ -106,6 +118,7 @@ impl Dialogue {
             unread: Vec::new(),
             replies: Vec::new(),
             sending: None,
+            stored: None,
             drain: DrainNotice::Due,
             ending: None,
             _admission: admission,
@@ -169,7 +182,7 @@ impl Dialogue {
                     self.pump()
                 }
                 Ok(Effect::Store(part)) => {
-                    self.store(part);
+                    Box::pin(self.store(*part)).await;
                     self.pump()
                 }
                 Ok(Effect::Commit(message)) => {
@@ -184,6 +197,9 @@ impl Dialogue {
 
     /// Sends what was said and waits for the peer's next octets.
     async fn receive(&mut self) -> Result<ReceiveBuffer, Ending> {
+        if self.stored.is_some() && self.session.stored_octets() == 0 {
+            Box::pin(self.discard_stored()).await;
+        }
         self.watched.set_deadline(self.session.deadline());
         self.start_sending().await?;
         self.sent().await?;
@@ -497,34 +513,61 @@ impl Dialogue {
         self.tell(|session, now, out| session.verified(now, verdict, out));
     }
 
-    /// Has a part of a message put away. There is no place for it yet: as where memory is spent, the
-    /// message gets 452.
-    fn store(&mut self, part: Box<MailData>) {
-        drop(part);
-        let outcome = Err(CommitFailure::NoSpace);
-        self.tell(|session, now, out| session.stored(now, outcome, out));
-    }
-
     /// Has a message made safe.
     async fn commit(&mut self, message: Box<Message>) {
         let started = Instant::now();
         self.watched.set_deadline(started + EFFECT_MAX);
-        let outcome = self.shard.delivery.deliver(&message).await;
-        drop(message);
+        if message.stored_octets == 0 {
+            self.discard_stored().await;
+        }
+        let stored = self.stored.take().map(|stored| *stored);
+        let queue = self.shard.queue.clone();
+        let outcome = queue.accept(*message, stored).await;
         self.account.metrics().commit(started.elapsed());
         match outcome {
             Ok(queue_id) => {
+                let queue_id = queue_id.to_string();
                 self.tell(|session, now, out| session.committed(now, Ok(&queue_id), out));
             }
             Err(error) => {
-                tracing::error!(session = %self.account.id(), %error, "message not delivered");
-                let failure = if error.is_exhaustion() {
-                    CommitFailure::NoSpace
-                } else {
-                    CommitFailure::Failed
-                };
+                tracing::warn!(session = %self.account.id(), %error, "message not accepted");
+                let failure = failure_of(&error);
                 self.tell(|session, now, out| session.committed(now, Err(failure), out));
             }
+        }
+    }
+
+    /// Puts a part of a large message away.
+    async fn store(&mut self, part: MailData) {
+        self.watched.set_deadline(Instant::now() + EFFECT_MAX);
+        let outcome = match self.store_part(part).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                tracing::warn!(session = %self.account.id(), %error, "message not accepted");
+                Err(failure_of(&error))
+            }
+        };
+        self.tell(|session, now, out| session.stored(now, outcome, out));
+    }
+
+    async fn store_part(&mut self, part: MailData) -> Result<(), CommitError> {
+        if self.session.stored_octets() == 0 {
+            // What there may be is of a message before.
+            self.discard_stored().await;
+        }
+        let mut stored = match self.stored.take() {
+            Some(stored) => stored,
+            None => Box::new(self.shard.queue.begin_stored().await?),
+        };
+        let outcome = stored.append(part).await;
+        self.stored = Some(stored);
+        outcome.map(drop)
+    }
+
+    /// Removes what was put away of a message that does not come any more.
+    async fn discard_stored(&mut self) {
+        if let Some(stored) = self.stored.take() {
+            stored.discard().await;
         }
     }
 
@@ -538,6 +581,7 @@ impl Dialogue {
             LastWords::None => false,
         };
         self.ending = Some(Box::new(ending));
+        self.discard_stored().await;
         if said && self.peer_may_be_writing() {
             self.linger().await;
         }
@@ -607,6 +651,15 @@ impl Drop for Dialogue {
         self.shard.watch.remove(&self.watched);
         let ending = self.ending.as_deref();
         self.account.close(ending.unwrap_or(&Ending::TornDown));
+    }
+}
+
+/// What the peer is told of it.
+fn failure_of(error: &CommitError) -> CommitFailure {
+    if error.is_exhaustion() {
+        CommitFailure::NoSpace
+    } else {
+        CommitFailure::Failed
     }
 }
 

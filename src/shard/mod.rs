@@ -25,9 +25,10 @@ use crate::auth::{Users, Verifier};
 use crate::control::events::SessionId;
 use crate::control::log;
 use crate::control::metrics::{self, ShardMetrics};
-use crate::deliver::{Delivery, DeliverySettings};
+use crate::deliver::{DeliverySettings, Queue, QueuePlan};
 use crate::ring::{self, ReceiveBuffers, RingError, RingSettings};
 use crate::smtp::server::Settings;
+use crate::spool::DiskError;
 use crate::tls::ServerContexts;
 
 use limits::SessionLimits;
@@ -74,6 +75,8 @@ pub struct Plan {
     pub contexts: Arc<ArcSwapOption<ServerContexts>>,
     /// Its counters.
     pub metrics: ShardMetrics,
+    /// Its queue, as it was found.
+    pub queue: QueuePlan,
 }
 
 /// What the control thread wants of the shards.
@@ -99,6 +102,9 @@ pub enum StartError {
     /// A listener could not be taken over.
     #[error("cannot set up a listener: {0}")]
     Listener(io::Error),
+    /// The spool could not be opened.
+    #[error("cannot open the spool: {0}")]
+    Spool(#[from] DiskError),
     /// There was no thread to be had.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -176,7 +182,7 @@ struct Shard {
     common: Arc<Common>,
     contexts: Arc<ArcSwapOption<ServerContexts>>,
     metrics: Rc<ShardMetrics>,
-    delivery: Delivery,
+    queue: Queue,
     buffers: ReceiveBuffers,
     watch: Watch,
     /// Vectors for replies, used again and again; an idle session holds none.
@@ -202,12 +208,12 @@ impl Shard {
             let listener = ring::Listener::new(listener).map_err(StartError::Listener)?;
             listeners.push((listener, kind));
         }
-        let delivery = Delivery::new(Arc::clone(&common.delivery), plan.number);
+        let queue = Queue::open(plan.queue, Arc::clone(&common.delivery)).await?;
         let shard = Rc::new(Shard {
             common,
             contexts: plan.contexts,
             metrics: Rc::new(plan.metrics),
-            delivery,
+            queue,
             buffers,
             watch: Watch::default(),
             vectors: RefCell::default(),
@@ -226,6 +232,7 @@ impl Shard {
         mut phase: channel::Receiver<Phase>,
     ) {
         let ticking = tokio_uring::spawn(Rc::clone(&self).tick());
+        let mut delivering = tokio_uring::spawn(self.queue.clone().run());
         let mut accepting = Vec::new();
         for (listener, kind) in &listeners {
             for _ in 0..listener::ACCEPTS_ARMED {
@@ -233,8 +240,16 @@ impl Shard {
                 accepting.push(tokio_uring::spawn(accept));
             }
         }
-        // An error means that the control thread is gone: drain as well.
-        let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+        tokio::select! {
+            // An error means that the control thread is gone: drain as well.
+            _ = phase.wait_for(|phase| *phase != Phase::Serving) => {}
+            // Nobody would get an answer to the end of data any more. The control thread sees that a shard is gone,
+            // and what got a 250 is found by the next start.
+            _ = &mut delivering => {
+                tracing::error!(shard = self.number, "the queue is gone");
+                return;
+            }
+        }
         self.watch.drain();
         for (listener, _) in listeners {
             listener.cancel();
@@ -243,8 +258,14 @@ impl Shard {
             // Its accept was cancelled; the task ends, and the last of them closes the listener.
             let _ = task.await;
         }
+        let ended = async {
+            self.watch.all_gone().await;
+            // Nothing is accepted any more.
+            self.queue.end();
+            let _ = delivering.await;
+        };
         tokio::select! {
-            () = self.watch.all_gone() => {}
+            () = ended => {}
             _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {}
         }
         ticking.abort();

@@ -179,11 +179,16 @@ impl Client {
 
     /// Reads one reply of any number of lines.
     pub(crate) fn reply(&mut self) -> Reply {
+        self.try_reply()
+            .unwrap_or_else(|error| panic!("{error} in place of a reply"))
+    }
+
+    /// The same, from a server that may go away.
+    pub(crate) fn try_reply(&mut self) -> io::Result<Reply> {
         let mut lines = Vec::new();
         loop {
-            let line = self
-                .line()
-                .unwrap_or_else(|| panic!("closed in place of a reply: {lines:?}"));
+            let line = self.try_line()?;
+            let line = line.ok_or(io::ErrorKind::UnexpectedEof)?;
             let (code, rest) = line.split_at(3);
             let code: u16 = code
                 .parse()
@@ -191,7 +196,7 @@ impl Client {
             let last = !rest.starts_with('-');
             lines.push(rest.get(1..).unwrap_or("").to_owned());
             if last {
-                return Reply { code, lines };
+                return Ok(Reply { code, lines });
             }
         }
     }
@@ -205,15 +210,19 @@ impl Client {
 
     /// One line without its CR LF; `None` at the end of the stream.
     pub(crate) fn line(&mut self) -> Option<String> {
+        self.try_line().unwrap()
+    }
+
+    fn try_line(&mut self) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.unread.windows(2).position(|pair| pair == b"\r\n") {
                 let line = String::from_utf8(self.unread[..end].to_vec()).unwrap();
                 self.unread.drain(..end + 2);
-                return Some(line);
+                return Ok(Some(line));
             }
-            if !self.fill().unwrap() {
+            if !self.fill()? {
                 assert!(self.unread.is_empty(), "a torn line: {:?}", self.unread);
-                return None;
+                return Ok(None);
             }
         }
     }

@@ -25,7 +25,7 @@ impl Maildir {
         &self.root
     }
 
-    /// Everything in `new`, in no promised order. A 250 came before: there is nothing to wait for.
+    /// Everything in `new`, in no promised order.
     pub(crate) fn messages(&self) -> Vec<Delivered> {
         files(&self.root.join("new"))
             .into_iter()

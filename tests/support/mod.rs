@@ -18,6 +18,8 @@ pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod maildir;
 pub(crate) mod metrics;
+pub(crate) mod mount;
+pub(crate) mod numbered;
 pub(crate) mod programs;
 pub(crate) mod server;
 
@@ -25,6 +27,8 @@ pub(crate) use certificates::{Authority, KeyKind, Pair};
 pub(crate) use client::{Client, Reply};
 pub(crate) use maildir::{Delivered, Maildir};
 pub(crate) use metrics::Scrape;
+pub(crate) use mount::Mount;
+pub(crate) use numbered::{Ledger, Load};
 pub(crate) use programs::{Running, program};
 pub(crate) use server::{Server, Setup};
 

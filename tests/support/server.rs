@@ -56,6 +56,7 @@ impl Setup {
             ("--listen-tls", "127.0.0.1:0".to_owned()),
             ("--metrics", "127.0.0.1:0".to_owned()),
             ("--shards", "1".to_owned()),
+            ("--spool-segment-bytes", "4M".to_owned()),
             ("--local-domain", "example.test".to_owned()),
             ("--local-domain", "mx.test".to_owned()),
             ("--data-dir", path("data")),
@@ -329,7 +330,16 @@ impl Server {
         Scrape::take(self.listener("metrics"))
     }
 
+    /// Waits until all that was accepted is delivered.
+    pub(crate) fn await_delivery(&self) {
+        eventually("an empty queue", || {
+            (self.scrape().sum("ringpost_queue_messages", &[]) == 0).then_some(())
+        });
+    }
+
+    /// A recipient's Maildir, once all that was accepted is delivered.
     pub(crate) fn maildir(&self, domain: &str, local_part: &str) -> Maildir {
+        self.await_delivery();
         Maildir::new(self.setup.path("mail").join(domain).join(local_part))
     }
 
@@ -369,8 +379,13 @@ impl Server {
     }
 
     /// Drains the server by SIGTERM, expects exit status 0, and hands its directory on.
-    pub(crate) fn stop(mut self) -> Setup {
+    pub(crate) fn stop(self) -> Setup {
         self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits for the process to end by itself, with exit status 0, and hands its directory on.
+    pub(crate) fn ended(mut self) -> Setup {
         let status = self.exit_status();
         assert_eq!(status.code(), Some(0), "{:#?}", self.log.lines());
         self.setup.beside()
@@ -382,6 +397,11 @@ impl Server {
         let status = self.exit_status();
         assert_eq!(status.code(), Some(0), "{:#?}", self.log.lines());
         self.log.to_end()
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// How many descriptors the process holds.

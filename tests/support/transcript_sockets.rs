@@ -342,12 +342,14 @@ impl Server {
                     shortened(file)
                 ));
             }
+            // Of messages that are alike, as many as there are.
             let missing = mails.iter().find(|mail| {
-                let mut recipients = mail.recipients.clone();
-                recipients.sort();
-                recipients.dedup();
-                let count = files.iter().filter(|file| is_copy(file, mail)).count();
-                count < recipients.len()
+                let copies = files.iter().filter(|file| is_copy(file, mail)).count();
+                let alike = mails
+                    .iter()
+                    .filter(|other| files.iter().any(|f| is_copy(f, mail) && is_copy(f, other)));
+                let wanted: usize = alike.map(|mail| mailboxes(mail)).sum();
+                copies < wanted.max(mailboxes(mail))
             });
             match missing {
                 None => break,
@@ -366,6 +368,14 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// In how many a message lies.
+fn mailboxes(mail: &Mail) -> usize {
+    let mut recipients = mail.recipients.clone();
+    recipients.sort();
+    recipients.dedup();
+    recipients.len()
 }
 
 impl Drop for Server {

@@ -63,11 +63,22 @@ impl Metrics {
             process: Process::started_now(),
             shards: Mutex::new(Vec::new()),
             watched: Mutex::new(Vec::new()),
+            told: Mutex::new(Vec::new()),
             reloads: Default::default(),
         });
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Arc::clone(&state)));
         Self { state, registry }
+    }
+
+    /// Tells of a fact that does not change: a label and its value. The name in the text gets `_info` behind it.
+    pub fn tell(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: (&'static str, &'static str),
+    ) {
+        locked(&self.state.told).push(Told { name, help, label });
     }
 
     /// Metrics for one more shard.
@@ -118,7 +129,16 @@ struct State {
     /// scrape.
     shards: Mutex<Vec<Arc<Cells>>>,
     watched: Mutex<Vec<Watched>>,
+    told: Mutex<Vec<Told>>,
     reloads: [AtomicU64; Reload::ALL.len()],
+}
+
+/// A fact that does not change.
+#[derive(Debug)]
+struct Told {
+    name: &'static str,
+    help: &'static str,
+    label: (&'static str, &'static str),
 }
 
 /// A number kept elsewhere.
@@ -142,6 +162,11 @@ impl Collector for State {
         let shards = locked(&self.shards).clone();
         let mut text = Text { encoder };
         self.build(&mut text)?;
+        for told in locked(&self.told).iter() {
+            text.encoder
+                .encode_descriptor(told.name, told.help, None, MetricType::Info)?
+                .encode_info(&[told.label])?;
+        }
         text.gauge(
             "ringpost_shards",
             "Shards that were started.",
