@@ -3,6 +3,7 @@
 //! Apart from clap because clap forgets where a value came from, and an operator wants to know.
 //! Claims:
 //! - An `@FILE` is read where a flag could stand, and nowhere else: `--greeting @home` is a text.
+//! - A command of `queue` takes the server's flag file, and passes over what is for `serve` alone.
 //! - `RINGPOST_` + a flag's name, upper-case and with `_`, is that flag; what the command line or
 //!   a flag file says wins. An empty variable is an unset one.
 //! - A repeatable flag's variable is split at commas and blanks, and counts only if the flag is
@@ -11,7 +12,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Command};
+use clap::{Arg, ArgAction, Command};
 
 use super::flag_file::{self, FlagFileError};
 
@@ -38,29 +39,48 @@ pub(super) fn gather(
     variable: impl Fn(&str) -> Option<OsString>,
     root: &Command,
 ) -> Result<Vec<Argument>, FlagFileError> {
-    let mut words = command_line.into_iter();
+    let mut words = command_line.into_iter().peekable();
     let mut arguments: Vec<Argument> = Vec::new();
     let from_command_line = |text| Argument {
         text,
         origin: Origin::CommandLine,
     };
-    arguments.extend(words.by_ref().take(2).map(from_command_line));
-    let command = arguments
-        .get(1)
-        .and_then(|argument| argument.text.to_str())
-        .and_then(|name| root.find_subcommand(name));
-    let Some(command) = command else {
+    arguments.extend(words.by_ref().take(1).map(from_command_line));
+    let mut commands = vec![root];
+    while let Some(command) = words.peek().and_then(|word| named(&commands, word)) {
+        commands.push(command);
+        arguments.extend(words.next().map(from_command_line));
+    }
+    let [root, .., command] = commands.as_slice() else {
         arguments.extend(words.map(from_command_line));
         return Ok(arguments);
     };
-    let given = expand(words)?;
+    // One within another command, as `queue list`, is not what the server's flag file is for.
+    let passed_over = match commands.len() {
+        0..=2 => None,
+        _ => root.find_subcommand("serve"),
+    };
+    let given = expand(words, command, passed_over)?;
     arguments.extend(from_environment(command, &given, variable));
     arguments.extend(given);
     Ok(arguments)
 }
 
-/// Puts a file's flags in the place of its `@FILE`.
-fn expand(words: impl Iterator<Item = OsString>) -> Result<Vec<Argument>, FlagFileError> {
+/// The command of the last one of `commands` that `word` names.
+fn named<'c>(commands: &[&'c Command], word: &OsStr) -> Option<&'c Command> {
+    commands.last()?.find_subcommand(word)
+}
+
+/// Puts a file's flags in the place of its `@FILE`, without those that only `passed_over` has.
+fn expand(
+    words: impl Iterator<Item = OsString>,
+    command: &Command,
+    passed_over: Option<&Command>,
+) -> Result<Vec<Argument>, FlagFileError> {
+    let passes_over = |text: &OsStr| {
+        flag_of(command, text).is_none()
+            && passed_over.is_some_and(|other| flag_of(other, text).is_some())
+    };
     let mut arguments: Vec<Argument> = Vec::new();
     let mut is_value = false;
     for text in words {
@@ -71,10 +91,10 @@ fn expand(words: impl Iterator<Item = OsString>) -> Result<Vec<Argument>, FlagFi
                         path: path.clone(),
                         line_number: flag.line_number,
                     };
-                    arguments.push(Argument {
-                        text: flag.argument.into(),
-                        origin,
-                    });
+                    let text = OsString::from(flag.argument);
+                    if !passes_over(&text) {
+                        arguments.push(Argument { text, origin });
+                    }
                 }
             }
             Some(_) | None => {
@@ -89,9 +109,12 @@ fn expand(words: impl Iterator<Item = OsString>) -> Result<Vec<Argument>, FlagFi
                     is_value = false;
                     continue;
                 }
-                // No flag of ours but --help stands without a value.
-                is_value =
-                    octets.starts_with(b"--") && octets != b"--help" && !octets.contains(&b'=');
+                // clap's own --help is not among the command's.
+                let is_switch = |flag: &Arg| !flag.get_action().takes_values();
+                is_value = octets.starts_with(b"--")
+                    && octets != b"--help"
+                    && !octets.contains(&b'=')
+                    && !flag_of(command, &text).is_some_and(is_switch);
                 arguments.push(Argument {
                     text,
                     origin: Origin::CommandLine,
@@ -100,6 +123,13 @@ fn expand(words: impl Iterator<Item = OsString>) -> Result<Vec<Argument>, FlagFi
         }
     }
     Ok(arguments)
+}
+
+/// The flag of `command` that an argument gives.
+fn flag_of<'c>(command: &'c Command, text: &OsStr) -> Option<&'c Arg> {
+    command
+        .get_arguments()
+        .find(|flag| flag.get_long().is_some_and(|long| names_flag(text, long)))
 }
 
 /// The path behind the `@`.
@@ -164,17 +194,22 @@ pub(super) fn names_flag(text: &OsStr, long: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Arg;
 
     fn root() -> Command {
         let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Set);
-        Command::new("ringpost").subcommand(
-            Command::new("serve")
-                .arg(flag("pin"))
-                .arg(flag("greeting"))
-                .arg(flag("max-errors"))
-                .arg(Arg::new("listen").long("listen").action(ArgAction::Append)),
-        )
+        let serve = Command::new("serve")
+            .arg(flag("pin"))
+            .arg(flag("greeting"))
+            .arg(flag("max-errors"))
+            .arg(flag("data-dir"))
+            .arg(Arg::new("listen").long("listen").action(ArgAction::Append));
+        let list = Command::new("list")
+            .arg(Arg::new("json").long("json").action(ArgAction::SetTrue))
+            .arg(flag("data-dir"));
+        Command::new("ringpost")
+            .subcommand(serve)
+            .subcommand(Command::new("queue").subcommand(list))
+            .subcommand(Command::new("dev-certs").arg(flag("dir")))
     }
 
     fn gathered(words: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
@@ -299,6 +334,48 @@ mod tests {
         // The file counts as the command line: it replaces a list from the environment.
         let with_variable = gathered(&["serve", &file], &[("RINGPOST_LISTEN", "b")]);
         assert_eq!(with_variable, ["serve", "--listen=a", "--pin=yes"]);
+    }
+
+    #[test]
+    fn a_command_within_another_takes_what_is_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mx.conf");
+        std::fs::write(&path, "--listen a\n--data-dir d\n--nope 1\n").unwrap();
+        let file = format!("@{}", path.display());
+        let variables = [("RINGPOST_DATA_DIR", "v"), ("RINGPOST_PIN", "yes")];
+        let rows: &[(&str, &[&str], &[&str])] = &[
+            (
+                "its variables",
+                &["queue", "list"],
+                &["queue", "list", "--data-dir=v"],
+            ),
+            (
+                "behind a flag without a value comes a file; what serve alone has is passed over",
+                &["queue", "list", "--json", &file],
+                &[
+                    "queue",
+                    "list",
+                    "--data-dir=v",
+                    "--json",
+                    "--data-dir=d",
+                    "--nope=1",
+                ],
+            ),
+            (
+                "a value is a text",
+                &["queue", "list", "--data-dir", &file],
+                &["queue", "list", "--data-dir=v", "--data-dir", &file],
+            ),
+            ("no such command", &["queue", "lost"], &["queue", "lost"]),
+            (
+                "another command takes all",
+                &["dev-certs", &file],
+                &["dev-certs", "--listen=a", "--data-dir=d", "--nope=1"],
+            ),
+        ];
+        for (name, words, expected) in rows {
+            assert_eq!(gathered(words, &variables), *expected, "{name}");
+        }
     }
 
     #[test]

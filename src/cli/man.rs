@@ -1,5 +1,6 @@
 //! `ringpost man`: the manual pages, one a command, made of the same flags as the help.
 
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -25,9 +26,10 @@ pub(super) fn run(flags: &ManFlags, mut root: Command) -> Result<(), Failed> {
     })?;
     // Gives the commands their full names, `ringpost-serve`.
     root.build();
-    let commands: Vec<Command> = root.get_subcommands().cloned().collect();
     let mut written = String::new();
-    for command in std::iter::once(root).chain(commands) {
+    let mut commands = VecDeque::from([root]);
+    while let Some(command) = commands.pop_front() {
+        commands.extend(command.get_subcommands().cloned());
         let page = Man::new(command)
             .date(PAGES_DATE)
             .source(concat!("ringpost ", env!("CARGO_PKG_VERSION")))

@@ -18,6 +18,7 @@ mod dev_certs;
 mod flag_file;
 mod hash_password;
 mod man;
+mod queue;
 mod serve;
 mod usage;
 mod values;
@@ -44,6 +45,9 @@ enum Command {
     /// Say what serve would run with these flags, or what is wrong with them
     #[command(args_override_self = true, next_line_help = true, before_help = CHECK_HELP, after_help = FORMS_HELP)]
     Check(Box<serve::ServeFlags>),
+    /// See and steer the messages that wait to be delivered
+    #[command(arg_required_else_help = false, disable_help_subcommand = true)]
+    Queue(queue::QueueFlags),
     /// Read a password from standard input, print its hash for --users
     HashPassword,
     /// Make a development CA, server certificates and a client certificate
@@ -84,6 +88,7 @@ fn dispatch(command: Command) -> ExitCode {
     let outcome = match command {
         Command::Serve(flags) => serve::run(*flags),
         Command::Check(flags) => check::run(*flags),
+        Command::Queue(flags) => queue::run(&flags),
         Command::HashPassword => hash_password::run(),
         Command::DevCerts(flags) => dev_certs::run(&flags),
         Command::Man(flags) => man::run(&flags, CommandLine::command()),

@@ -45,10 +45,16 @@ pub(super) fn line(error: &clap::Error, arguments: &[Argument]) -> String {
         }
         ErrorKind::InvalidSubcommand => {
             let word = context(error, ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("{word:?} is no command; ringpost --help lists them")
+            format!(
+                "{word:?} is no command; {} --help lists them",
+                parent(arguments)
+            )
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            "a command is missing; ringpost --help lists them".to_owned()
+            format!(
+                "a command is missing; {} --help lists them",
+                parent(arguments)
+            )
         }
         ErrorKind::MissingRequiredArgument => format!("{flag_name}: is required"),
         ErrorKind::InvalidUtf8 => format!("{flag_name}: a value is not UTF-8"),
@@ -75,6 +81,14 @@ pub(super) fn line(error: &clap::Error, arguments: &[Argument]) -> String {
         }
         Some(Origin::Environment(name)) => format!("{text} (from {name})"),
         Some(Origin::CommandLine) | None => text,
+    }
+}
+
+/// The command whose command is missing or wrong.
+fn parent(arguments: &[Argument]) -> &'static str {
+    match arguments.get(1).and_then(|argument| argument.text.to_str()) {
+        Some("queue") => "ringpost queue",
+        Some(_) | None => "ringpost",
     }
 }
 

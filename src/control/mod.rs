@@ -6,7 +6,7 @@
 //! - [`http`]: `/metrics`, `/healthz`, `/readyz`, with [`readiness`] behind the last;
 //! - [`log`]: from events to lines on standard error; [`events`]: the lines of sessions and
 //!   transactions, and the names of their fields;
-//! - [`signals`]: drain, stop, reload;
+//! - [`signals`]: drain, stop, reload; [`socket`]: what `ringpost queue` asks of the shards;
 //! - [`lock`]: one server a data directory; [`privileges`]: who the process is, how many
 //!   descriptors it has.
 //!
@@ -23,5 +23,6 @@ pub mod privileges;
 pub mod readiness;
 pub mod server;
 pub mod signals;
+pub mod socket;
 pub mod spool;
 mod time;

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::http::Endpoints;
 use super::listeners::{self, BindError, Bound, Families};
@@ -26,10 +26,12 @@ use super::metrics::{Build, Kind, Listener, Metrics, Reload};
 use super::privileges::{self, Identity, PrivilegesError};
 use super::readiness::Readiness;
 use super::signals::{Signal, Signals};
+use super::socket::{self, ControlSocket, SocketError};
 use super::spool::{Spool, SpoolError};
 use crate::auth::{Verifier, verifier};
 use crate::config::loaded::{self, Loaded, Purpose};
 use crate::config::{Config, Fault};
+use crate::deliver::queue::request::Asked;
 use crate::deliver::target::Target;
 use crate::deliver::{DeliverySettings, QueuePlan, Routes};
 use crate::ring::{self, RingError, RingSettings};
@@ -56,6 +58,9 @@ pub enum ServeError {
     /// The data directory is not ours.
     #[error("--data-dir: {0}")]
     DataDirectory(#[from] LockError),
+    /// `ringpost queue` could not reach the server.
+    #[error("--data-dir: {0}")]
+    Socket(#[from] SocketError),
     /// A port is not to be had.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -128,6 +133,9 @@ pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
             return Err(ServeError::Directory { fault, user });
         }
     }
+    // Before anything in the directory is worked on: who asks meanwhile waits, and does not take it for that of
+    // a stopped server.
+    let socket = ControlSocket::bind(&lock, &config.data_dir)?;
 
     ring::probe(ring_settings(&config))?;
     let logging =
@@ -146,7 +154,7 @@ pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
     }
     let server = Server::new(config, loaded, bound)?;
     logging.watch(&server.metrics);
-    let outcome = server.run(metrics_listener);
+    let outcome = server.run(metrics_listener, socket);
     drop(lock);
     drop(logging);
     outcome
@@ -253,6 +261,14 @@ struct Server {
     readiness: Readiness,
 }
 
+/// The shards, running.
+struct Shards {
+    phase: watch::Sender<Phase>,
+    threads: Vec<JoinHandle<()>>,
+    /// By which each is asked about its queue.
+    askers: Vec<mpsc::Sender<Asked>>,
+}
+
 impl Server {
     fn new(config: Config, loaded: Loaded, bound: Vec<Bound>) -> Result<Server, ServeError> {
         let budget = Budget::new(config.mail_memory_octets);
@@ -305,7 +321,11 @@ impl Server {
         })
     }
 
-    fn run(mut self, metrics_listener: Option<TcpListener>) -> Result<(), ServeError> {
+    fn run(
+        mut self,
+        metrics_listener: Option<TcpListener>,
+        socket: ControlSocket,
+    ) -> Result<(), ServeError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -321,7 +341,10 @@ impl Server {
                 }
                 tokio::spawn(endpoints.serve());
             }
-            let (phase, shards) = self.start_shards().await?;
+            let started = self.start_shards().await?;
+            let (phase, shards) = (started.phase, started.threads);
+            let answering = socket.serve(started.askers);
+            tokio::spawn(answering.map_err(process("listen on the control socket"))?);
             for bound in &self.bound {
                 let listener = bound.listener.label();
                 tracing::info!(listener, address = %bound.address, "listening");
@@ -339,12 +362,11 @@ impl Server {
         })
     }
 
-    async fn start_shards(
-        &mut self,
-    ) -> Result<(watch::Sender<Phase>, Vec<JoinHandle<()>>), ServeError> {
+    async fn start_shards(&mut self) -> Result<Shards, ServeError> {
         let (phase, _) = watch::channel(Phase::Serving);
         let cores = privileges::cores_allowed();
         let mut threads = Vec::new();
+        let mut askers = Vec::new();
         let mut ready = Vec::new();
         let queues = std::mem::take(&mut self.queues);
         for (number, queue) in queues.into_iter().enumerate() {
@@ -356,6 +378,8 @@ impl Server {
             let Some(contexts) = self.contexts.get(number) else {
                 continue;
             };
+            let (asker, asked) = mpsc::channel(socket::ASKED_MAX);
+            askers.push(asker);
             let plan = Plan {
                 number,
                 ring: ring_settings(&self.config),
@@ -367,6 +391,7 @@ impl Server {
                 contexts: Arc::clone(contexts),
                 metrics: self.metrics.add_shard(),
                 queue,
+                asked,
             };
             let started = shard::start(plan, Arc::clone(&self.common), phase.subscribe())?;
             threads.push(started.thread);
@@ -376,7 +401,11 @@ impl Server {
             // A shard that fails takes the others down with `phase`, whose sender is dropped.
             ready.await.map_err(|_| StartError::Gone)??;
         }
-        Ok((phase, threads))
+        Ok(Shards {
+            phase,
+            threads,
+            askers,
+        })
     }
 
     /// Until the first signal to end, or until a shard is gone: what is left of the server then drains, and
@@ -560,9 +589,9 @@ const SHARDS_LOOKED_AT: Duration = Duration::from_secs(1);
 /// Descriptors for rings, listeners, logs and deliveries under way.
 const DESCRIPTORS_BESIDE_SESSIONS: u64 = 256;
 
-/// Of the control thread: the data directory's lock, epoll and its second handle, its waker, the pair that
-/// signals come by and the reader's handle of that.
-const DESCRIPTORS_OF_CONTROL: u64 = 7;
+/// Of the control thread: the data directory's lock, the control socket, epoll and its second handle, its waker,
+/// the pair that signals come by and the reader's handle of that.
+const DESCRIPTORS_OF_CONTROL: u64 = 8;
 
 /// Of a shard beside its listeners: the ring, epoll and its second handle, its waker, a handle for signals, the
 /// spare one; and for a message a connection, its file and the file's directory.

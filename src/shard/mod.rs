@@ -19,12 +19,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{oneshot, watch as channel};
+use tokio::sync::{mpsc, oneshot, watch as channel};
 
 use crate::auth::{Users, Verifier};
 use crate::control::events::SessionId;
 use crate::control::log;
 use crate::control::metrics::{self, ShardMetrics};
+use crate::deliver::queue::request::Asked;
 use crate::deliver::{DeliverySettings, Queue, QueuePlan};
 use crate::ring::{self, ReceiveBuffers, RingError, RingSettings};
 use crate::smtp::server::Settings;
@@ -77,6 +78,8 @@ pub struct Plan {
     pub metrics: ShardMetrics,
     /// Its queue, as it was found.
     pub queue: QueuePlan,
+    /// What operators ask of its queue.
+    pub asked: mpsc::Receiver<Asked>,
 }
 
 /// What the control thread wants of the shards.
@@ -158,17 +161,17 @@ fn run(
     };
     let outcome = ring::run(plan.ring, async {
         let shard = match Shard::new(plan, common).await {
-            Ok((shard, listeners)) => {
+            Ok(begun) => {
                 say(Ok(()));
-                Some((shard, listeners))
+                Some(begun)
             }
             Err(error) => {
                 say(Err(error));
                 None
             }
         };
-        if let Some((shard, listeners)) = shard {
-            shard.serve(listeners, phase).await;
+        if let Some((shard, comes_in)) = shard {
+            shard.serve(comes_in, phase).await;
         }
     });
     if let Err(error) = outcome {
@@ -195,11 +198,14 @@ struct Shard {
     sessions_begun: Cell<u64>,
 }
 
+/// By what others reach a shard.
+struct ComesIn {
+    listeners: Vec<(ring::Listener, metrics::Listener)>,
+    asked: mpsc::Receiver<Asked>,
+}
+
 impl Shard {
-    async fn new(
-        plan: Plan,
-        common: Arc<Common>,
-    ) -> Result<(Rc<Shard>, Vec<(ring::Listener, metrics::Listener)>), StartError> {
+    async fn new(plan: Plan, common: Arc<Common>) -> Result<(Rc<Shard>, ComesIn), StartError> {
         let buffers = ReceiveBuffers::provide(RECEIVE_BUFFERS, RECEIVE_BUFFER_OCTETS)
             .await
             .map_err(StartError::Buffers)?;
@@ -222,17 +228,19 @@ impl Shard {
             number: plan.number,
             sessions_begun: Cell::new(0),
         });
-        Ok((shard, listeners))
+        let comes_in = ComesIn {
+            listeners,
+            asked: plan.asked,
+        };
+        Ok((shard, comes_in))
     }
 
     /// Serves until the control thread wants the end.
-    async fn serve(
-        self: Rc<Shard>,
-        listeners: Vec<(ring::Listener, metrics::Listener)>,
-        mut phase: channel::Receiver<Phase>,
-    ) {
+    async fn serve(self: Rc<Shard>, comes_in: ComesIn, mut phase: channel::Receiver<Phase>) {
+        let ComesIn { listeners, asked } = comes_in;
         let ticking = tokio_uring::spawn(Rc::clone(&self).tick());
         let mut delivering = tokio_uring::spawn(self.queue.clone().run());
+        let answering = tokio_uring::spawn(answer(self.queue.clone(), asked));
         let mut accepting = Vec::new();
         for (listener, kind) in &listeners {
             for _ in 0..listener::ACCEPTS_ARMED {
@@ -266,9 +274,13 @@ impl Shard {
         };
         tokio::select! {
             () = ended => {}
-            _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {}
+            _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {
+                // What was delivered is noted; a disk that hangs does not keep the process.
+                let _ = tokio::time::timeout(LAST_NOTES_MAX, self.queue.flush()).await;
+            }
         }
         ticking.abort();
+        answering.abort();
     }
 
     /// Enforces deadlines, and hands the log on.
@@ -306,6 +318,21 @@ impl Shard {
         SessionId::new(u16::try_from(self.number).unwrap_or(u16::MAX), begun)
     }
 }
+
+/// Answers what operators ask of a queue, as long as there is somebody to ask.
+async fn answer(queue: Queue, mut asked: mpsc::Receiver<Asked>) {
+    while let Some(Asked { request, reply }) = asked.recv().await {
+        let queue = queue.clone();
+        // By itself: an answer may wait for the disk, and the next need not.
+        tokio_uring::spawn(async move {
+            // Who asked may have gone.
+            let _ = reply.send(queue.answer(request).await);
+        });
+    }
+}
+
+/// How long the last notes to the spool may take when the server stops at once.
+const LAST_NOTES_MAX: Duration = Duration::from_secs(1);
 
 /// Buffers of a shard that the kernel chooses from. They are held for one step each, so few serve many
 /// sessions, and few stay in the cache; a burst beyond them waits a moment.
