@@ -26,7 +26,7 @@
 //!   is moved with one batch.
 //!
 //! Not promised: that a note (`done`, `progress`) is durable when it is handed in. It goes with the next batch,
-//! after a second at the latest while the disk takes writes; a crash before that delivers once more.
+//! after 100 ms at the latest while the disk takes writes; a crash before that delivers once more.
 //!
 //! `books` has what the log knows, `writer` the batches and the segments they go to, `housekeeper` what nobody
 //! waits for.
