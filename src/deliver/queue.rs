@@ -258,11 +258,14 @@ impl Queue {
     /// What is in memory alone goes into the log, for the next start.
     async fn put_away(&self) {
         let items: Vec<_> = self.0.books.borrow().behind(None).cloned().collect();
-        for item in items {
-            if let Err(error) = self.log_item(&item).await {
-                // Under `--durability none` nothing was promised.
-                tracing::error!(queue_id = %item.id(), %error, "message lost from memory");
-                self.drop_item(&item);
+        for item in items.iter().filter(|item| item.log.get().is_none()) {
+            match self.log_item(item).await {
+                Ok(()) => self.note(item),
+                Err(error) => {
+                    // Under `--durability none` nothing was promised.
+                    tracing::error!(queue_id = %item.id(), %error, "message lost from memory");
+                    self.drop_item(item);
+                }
             }
         }
     }
@@ -317,13 +320,18 @@ impl Queue {
             progress.next_attempt_unix_ms = now.saturating_add(wait);
         }
         *item.progress.borrow_mut() = progress;
+        let was_logged = item.log.get().is_some();
         if let Err(error) = self.log_item(item).await {
             tracing::warn!(queue_id = %id, %error, "message stays in memory");
         }
         if item.standing() == Standing::Gone {
             return;
         }
-        self.note_attempt(item, outcome);
+        match was_logged {
+            true => self.note_attempt(item, outcome),
+            // The log knows of no attempt before, and of no word of an operator.
+            false => self.note(item),
+        }
         let held = item.progress.borrow().held;
         let mut books = self.0.books.borrow_mut();
         match (held, item.standing()) {
@@ -333,8 +341,8 @@ impl Queue {
         }
     }
 
-    /// Sees to it that a log has the item, and gives its memory back. After an error it stays there, as long as
-    /// the process does.
+    /// Sees to it that a log has the item, though not how far it has come, and gives its memory back. After an
+    /// error it stays there, as long as the process does.
     async fn log_item(&self, item: &Item) -> Result<(), CommitError> {
         item.forget_data();
         let Some(data) = item.data.borrow_mut().take() else {
@@ -356,8 +364,6 @@ impl Queue {
                 if item.standing() == Standing::Gone {
                     // Removed while it was being written: the log does not know yet.
                     self.forget(item);
-                } else {
-                    self.note(item);
                 }
             }
             Err(_) => *item.data.borrow_mut() = data.map(Rc::new),
