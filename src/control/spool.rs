@@ -150,48 +150,54 @@ impl Spool {
         ] {
             metrics.watch(Kind::Counter, name, help, meters(read));
         }
-        metrics.watch(
-            Kind::Gauge,
-            "ringpost_spool_disk_bytes",
-            "Octets that the spool takes on disk now.",
-            space(Space::taken),
-        );
-        metrics.watch(
-            Kind::Gauge,
-            "ringpost_spool_disk_max_bytes",
-            "Octets that the spool may take on disk.",
-            space(Space::octets_max),
-        );
-        metrics.watch(
-            Kind::Gauge,
-            "ringpost_queue_messages",
-            "Messages in the queue now.",
-            queues(QueueMeters::messages),
-        );
-        metrics.watch(
-            Kind::Gauge,
-            "ringpost_queue_max_messages",
-            "Messages that the queue may hold.",
-            queues(QueueMeters::messages_max),
-        );
-        metrics.watch(
-            Kind::Gauge,
-            "ringpost_queue_attempts_under_way",
-            "Delivery attempts under way now.",
-            queues(QueueMeters::attempts_under_way),
-        );
-        metrics.watch(
-            Kind::Counter,
-            "ringpost_queue_recipients_delivered",
-            "Recipients delivered to.",
-            queues(QueueMeters::delivered),
-        );
-        metrics.watch(
-            Kind::Counter,
-            "ringpost_queue_recipients_deferred",
-            "Attempts for a recipient that failed, to be repeated.",
-            queues(QueueMeters::deferred),
-        );
+        for (name, help, read) in [
+            (
+                "ringpost_spool_disk_bytes",
+                "Octets that the spool takes on disk now.",
+                Space::taken as fn(&Space) -> u64,
+            ),
+            (
+                "ringpost_spool_disk_max_bytes",
+                "Octets that the spool may take on disk.",
+                Space::octets_max,
+            ),
+        ] {
+            metrics.watch(Kind::Gauge, name, help, space(read));
+        }
+        for (kind, name, help, read) in [
+            (
+                Kind::Gauge,
+                "ringpost_queue_messages",
+                "Messages in the queue now.",
+                QueueMeters::messages as fn(&QueueMeters) -> u64,
+            ),
+            (
+                Kind::Gauge,
+                "ringpost_queue_max_messages",
+                "Messages that the queue may hold.",
+                QueueMeters::messages_max,
+            ),
+            (
+                Kind::Gauge,
+                "ringpost_queue_attempts_under_way",
+                "Delivery attempts under way now.",
+                QueueMeters::attempts_under_way,
+            ),
+            (
+                Kind::Counter,
+                "ringpost_queue_recipients_delivered",
+                "Recipients delivered to.",
+                QueueMeters::delivered,
+            ),
+            (
+                Kind::Counter,
+                "ringpost_queue_recipients_deferred",
+                "Attempts for a recipient that failed, to be repeated.",
+                QueueMeters::deferred,
+            ),
+        ] {
+            metrics.watch(kind, name, help, queues(read));
+        }
     }
 }
 

@@ -114,9 +114,9 @@ impl<D: Disk> Log<D> {
 
     /// Moves what is alive out of the oldest segment. False: there is no point in going on for now.
     async fn compact_oldest(&self) -> bool {
-        let (file, path, sequence, nonce, messages, _in_use) = {
-            let mut books = self.0.books.borrow_mut();
-            let Some(oldest) = books.segments.front_mut() else {
+        let (file, path, sequence, nonce, messages, in_use) = {
+            let books = self.0.books.borrow();
+            let Some(oldest) = books.segments.front() else {
                 return false;
             };
             (
@@ -176,7 +176,7 @@ impl<D: Disk> Log<D> {
                 self.flush().await;
             }
         }
-        drop(_in_use);
+        drop(in_use);
         self.flush().await;
         // After a failed write, what was to move is still where it was; the next batch leads here again.
         let books = self.0.books.borrow();

@@ -85,15 +85,20 @@ fn messages_go_in_again_when_the_fault_is_over() {
     }
 }
 
+/// A spool that is full with six segments.
+fn bounded() -> LogSettings {
+    LogSettings {
+        space: Space::new(6 * SEGMENT_OCTETS),
+        ..settings(SEGMENT_OCTETS)
+    }
+}
+
 /// Messages come without a pause while the spool is full. What is done makes room all the same.
 #[test]
 fn a_full_spool_takes_mail_again_when_mail_is_done() {
     run(async {
         let disk = Simulated::new(1, CrashAfter::NEVER);
-        let settings = LogSettings {
-            space: Space::new(6 * SEGMENT_OCTETS),
-            ..settings(SEGMENT_OCTETS)
-        };
+        let settings = bounded();
         let (running, _) = Running::start(&disk, &settings).await;
         let log = &running.log;
         let mut kept = Vec::new();
@@ -129,10 +134,7 @@ fn a_full_spool_takes_mail_again_when_mail_is_done() {
 fn a_full_spool_does_not_grow() {
     run(async {
         let disk = Simulated::new(1, CrashAfter::NEVER);
-        let settings = LogSettings {
-            space: Space::new(6 * SEGMENT_OCTETS),
-            ..settings(SEGMENT_OCTETS)
-        };
+        let settings = bounded();
         let (running, _) = Running::start(&disk, &settings).await;
         let log = &running.log;
         let mut kept = std::collections::VecDeque::new();
