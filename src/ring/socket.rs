@@ -1,4 +1,4 @@
-//! TCP over the ring: listeners, and connections that receive into provided buffers.
+//! Streams over the ring: listeners, and connections that receive into provided buffers or into one of their own.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use io_uring::{opcode, squeue, types};
-use socket2::{SockAddr, SockAddrStorage, SockRef};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Type};
 
 use super::buffers::{self, ReceiveBuffer, ReceiveBuffers};
 use super::descriptor::Descriptor;
@@ -86,13 +86,81 @@ struct Peer {
     length: libc::socklen_t,
 }
 
-/// A TCP connection on this ring. Cloning shares the descriptor.
+/// A stream connection on this ring. Cloning shares the descriptor.
 #[derive(Clone)]
 pub struct Socket {
     descriptor: Descriptor,
 }
 
 impl Socket {
+    /// A TCP socket for a connection to an address of this kind. [`Socket::connect`] connects it.
+    pub fn for_address(address: &SocketAddr) -> io::Result<Socket> {
+        let socket = socket2::Socket::new(
+            Domain::for_address(*address),
+            Type::STREAM.cloexec(),
+            Some(Protocol::TCP),
+        )?;
+        // What is sent is sent whole; waiting for more would only delay it.
+        socket.set_tcp_nodelay(true)?;
+        Ok(Socket {
+            descriptor: Descriptor::new(socket.into()),
+        })
+    }
+
+    /// A socket for a connection to a UNIX socket.
+    pub fn for_unix() -> io::Result<Socket> {
+        let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+        Ok(Socket {
+            descriptor: Descriptor::new(socket.into()),
+        })
+    }
+
+    /// Connects to where [`Socket::for_address`] or [`Socket::for_unix`] made it for. `ECANCELED` follows
+    /// [`Socket::cancel`].
+    pub async fn connect(&self, address: SockAddr) -> io::Result<()> {
+        let address = Box::new(address);
+        let entry = opcode::Connect::new(
+            self.descriptor.target(),
+            address.as_ptr().cast(),
+            address.len(),
+        )
+        .build();
+        // SAFETY: the pointer leads into the box, which the operation owns with the descriptor.
+        let done = unsafe { op::submit((self.descriptor.clone(), address), entry) }.await;
+        done.result.map(|_zero| ())
+    }
+
+    /// Receives into `buffer`, as much as its capacity has room for, in place of what it held. It comes back
+    /// whatever happens; empty at the peer's end of stream. `ECANCELED` follows [`Socket::cancel`].
+    ///
+    /// For the few connections that we make ourselves: nothing of a pool is lost if this is dropped.
+    pub async fn receive_into(&self, mut buffer: Vec<u8>) -> (Vec<u8>, io::Result<()>) {
+        buffer.clear();
+        let room = u32::try_from(buffer.capacity()).unwrap_or(u32::MAX);
+        let entry = opcode::Recv::new(self.descriptor.target(), buffer.as_mut_ptr(), room).build();
+        let entry = op::poll_first(entry);
+        // SAFETY: the pointer leads into the vector's heap memory, which has so much room; the operation owns it
+        // and the descriptor.
+        let done = unsafe { op::submit((self.descriptor.clone(), buffer), entry) }.await;
+        let (_, mut buffer) = done.data;
+        let outcome = done.result.map(|octets| {
+            let octets = usize::try_from(octets).unwrap_or(0);
+            assert!(octets <= buffer.capacity(), "the kernel keeps to the room");
+            // SAFETY: the kernel filled so many octets, and they are within the capacity.
+            unsafe { buffer.set_len(octets) };
+        });
+        (buffer, outcome)
+    }
+
+    /// Whether nothing waits to be received and the peer has not gone, as far as is known here.
+    pub fn is_quiet(&self) -> bool {
+        let mut octet = [std::mem::MaybeUninit::uninit()];
+        let peeked = self.socket(|socket| {
+            socket.recv_with_flags(&mut octet, libc::MSG_DONTWAIT | libc::MSG_PEEK)
+        });
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Receives into a buffer of the pool. Waits for a buffer when the pool is empty, never spins.
     ///
     /// `Ok(None)` is the peer's end of stream. `ECANCELED` follows [`Socket::cancel`].
@@ -244,4 +312,97 @@ fn cancel(descriptor: &Descriptor) {
 /// A descriptor number out of a completion.
 fn raw(result: u32) -> RawFd {
     RawFd::try_from(result).unwrap_or(-1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::rc::Rc;
+
+    use super::super::{RingSettings, run};
+    use super::*;
+
+    const SETTINGS: RingSettings = RingSettings {
+        entries: 8,
+        sqpoll: false,
+    };
+
+    /// A peer that says hello, hears one word and goes.
+    fn polite(mut peer: impl Read + Write) -> Vec<u8> {
+        peer.write_all(b"hello").unwrap();
+        let mut word = [0; 4];
+        peer.read_exact(&mut word).unwrap();
+        word.to_vec()
+    }
+
+    async fn talk(socket: Socket, address: SockAddr) {
+        socket.connect(address).await.unwrap();
+        let (buffer, outcome) = socket.receive_into(Vec::with_capacity(3)).await;
+        outcome.unwrap();
+        assert_eq!(buffer, b"hel");
+        // The rest is there, and unread.
+        assert!(!socket.is_quiet());
+        let (buffer, outcome) = socket.receive_into(Vec::with_capacity(64)).await;
+        outcome.unwrap();
+        assert_eq!(buffer, b"lo");
+        assert!(socket.is_quiet());
+        let Sent::AtOnce(_) = socket.send(b"ciao".to_vec()) else {
+            panic!("four octets do not fit");
+        };
+        let (buffer, outcome) = socket.receive_into(buffer).await;
+        outcome.unwrap();
+        assert!(buffer.is_empty(), "the end of stream");
+        assert!(!socket.is_quiet());
+    }
+
+    #[test]
+    fn connections_are_made_to_both_kinds_of_sockets() {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        let heard = std::thread::spawn(move || polite(tcp.accept().unwrap().0));
+        run(SETTINGS, async {
+            talk(Socket::for_address(&address).unwrap(), address.into()).await;
+        })
+        .unwrap();
+        assert_eq!(heard.join().unwrap(), b"ciao");
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let unix = UnixListener::bind(&path).unwrap();
+        let heard = std::thread::spawn(move || polite(unix.accept().unwrap().0));
+        run(SETTINGS, async {
+            talk(Socket::for_unix().unwrap(), SockAddr::unix(&path).unwrap()).await;
+        })
+        .unwrap();
+        assert_eq!(heard.join().unwrap(), b"ciao");
+    }
+
+    #[test]
+    fn what_does_not_connect_says_why_and_what_waits_can_be_cancelled() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap();
+        let closed = {
+            let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+            gone.local_addr().unwrap()
+        };
+        run(SETTINGS, async {
+            let socket = Socket::for_address(&closed).unwrap();
+            let refused = socket.connect(closed.into()).await.unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+
+            let socket = Rc::new(Socket::for_address(&open).unwrap());
+            socket.connect(open.into()).await.unwrap();
+            let waiting = Rc::clone(&socket);
+            let waiting = tokio_uring::spawn(async move {
+                let (buffer, outcome) = waiting.receive_into(Vec::with_capacity(16)).await;
+                assert_eq!(buffer.capacity(), 16);
+                outcome.unwrap_err().raw_os_error()
+            });
+            tokio::task::yield_now().await;
+            socket.cancel();
+            assert_eq!(waiting.await.unwrap(), Some(libc::ECANCELED));
+        })
+        .unwrap();
+    }
 }
