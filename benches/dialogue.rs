@@ -100,7 +100,7 @@ fn dialogue(
 
 const REPLIES: &str = "220 mx.test ESMTP ringpost\r\n\
     250-mx.test\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
-    250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-STARTTLS\r\n\
+    250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-DSN\r\n250-STARTTLS\r\n\
     250 LIMITS RCPTMAX=1000\r\n\
     250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n\
     250 2.0.0 Ok: queued as 4mXq1Z00\r\n221 2.0.0 Bye\r\n";

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use ringpost::ring::{self, RingSettings};
 use ringpost::smtp::data::{Budget, MailData};
+use ringpost::smtp::dsn::{MailDsn, RcptDsn};
 use ringpost::smtp::envelope::{Body, Envelope, Recipient};
 use ringpost::spool::disk::on_ring::OnRing;
 use ringpost::spool::disk::{Disk, DiskFile, WriteSync, write_all};
@@ -43,10 +44,12 @@ fn envelope() -> Arc<Envelope> {
             as_given: "user@mx.test".into(),
             local_part: "user".into(),
             domain: "mx.test".into(),
+            dsn: RcptDsn::default(),
         }],
         body: Body::SevenBit,
         smtputf8: false,
         declared_octets: None,
+        dsn: MailDsn::default(),
     })
 }
 

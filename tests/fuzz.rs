@@ -164,6 +164,14 @@ const TOKENS: &[&[u8]] = &[
     b"xn--",
     b"SIZE=",
     b"BODY=BINARYMIME",
+    b" RET=HDRS",
+    b" ENVID=",
+    b" NOTIFY=SUCCESS,DELAY",
+    b" ORCPT=rfc822;",
+    b" ORCPT=utf-8;",
+    b"\\x{FC}",
+    b"+0D+0A",
+    b"+2B",
     b"Received: x\r\n",
 ];
 

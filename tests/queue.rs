@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use command_line::{Outcome, Run, assert_lines};
 use ringpost::ring::{self, RingSettings};
 use ringpost::smtp::data::{Budget, MailData};
+use ringpost::smtp::dsn::{MailDsn, RcptDsn};
 use ringpost::smtp::envelope::{Body, Envelope, Recipient};
 use ringpost::spool::disk::WriteSync;
 use ringpost::spool::disk::on_ring::OnRing;
@@ -285,6 +286,7 @@ fn recipient(text: &str) -> Recipient {
         as_given: text.into(),
         local_part: local_part.into(),
         domain: domain.into(),
+        dsn: RcptDsn::default(),
     }
 }
 
@@ -343,6 +345,7 @@ async fn put_message(log: &Log<OnRing>, number: u64) -> Option<Put> {
         body: Body::SevenBit,
         smtputf8: false,
         declared_octets: None,
+        dsn: MailDsn::default(),
     };
     let accepted = Accepted {
         id,

@@ -396,12 +396,14 @@ const DIRECTORY_MODE: u32 = 0o700;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::dsn::RcptDsn;
 
     fn recipient(local_part: &str, domain: &str) -> Recipient {
         Recipient {
             as_given: format!("{local_part}@{domain}").into(),
             local_part: local_part.into(),
             domain: domain.into(),
+            dsn: RcptDsn::default(),
         }
     }
 

@@ -13,7 +13,7 @@
 
 use std::fmt;
 
-use super::parameters::{self, MailParameters, ParameterError};
+use super::parameters::{self, MailParameters, ParameterError, RcptParameters};
 use super::path::{self, ForwardPath, PathError, ReversePath};
 
 /// What a reply answers: a command, or one of the moments without one.
@@ -223,6 +223,8 @@ pub struct Mail<'a> {
 pub struct Rcpt<'a> {
     /// Who gets the mail.
     pub forward_path: ForwardPath<'a>,
+    /// What follows the path.
+    pub parameters: RcptParameters<'a>,
 }
 
 /// The initial response of an AUTH command. Holds a password, hence shows nothing in `Debug`.
@@ -442,11 +444,15 @@ fn rcpt(argument: Option<&[u8]>, addresses: Addresses) -> Result<Command<'_>, Co
     let verb = Verb::Rcpt;
     let text = path_text(verb, argument, b"TO:")?;
     let (forward_path, rest) = path::forward_path(text).map_err(|error| path_fault(verb, error))?;
-    parameters::rcpt_parameters(rest).map_err(|error| parameter_fault(verb, error))?;
+    let parameters = parameters::rcpt_parameters(rest, addresses)
+        .map_err(|error| parameter_fault(verb, error))?;
     if addresses == Addresses::Ascii && !before(text, rest).is_ascii() {
         return Err(CommandError::NonAsciiAddress(verb));
     }
-    Ok(Command::Rcpt(Rcpt { forward_path }))
+    Ok(Command::Rcpt(Rcpt {
+        forward_path,
+        parameters,
+    }))
 }
 
 /// ```text
@@ -547,6 +553,7 @@ fn trim_end_white_space(mut line: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dsn::{Notify, Ret};
     use super::super::envelope::Body;
     use super::*;
 
@@ -617,6 +624,7 @@ mod tests {
         let utf8_mail = "MAIL FROM:<ü@b>".as_bytes();
         let utf8_route = "MAIL FROM:<@bü.example:a@b>".as_bytes();
         let utf8_rcpt = "RCPT TO:<ü@b>".as_bytes();
+        let utf8_orcpt = "RCPT TO:<a@b> ORCPT=utf-8;ü@b".as_bytes();
         let too_long = format!("EHLO {}", "x".repeat(256));
         #[rustfmt::skip] // a row a line
         let rows: &[(&str, &[u8], CommandError, &str)] = &[
@@ -666,7 +674,7 @@ mod tests {
             ("MAIL in overlong UTF-8", b"MAIL FROM:<\xc0\xae@b> SMTPUTF8", BadAddress(Verb::Mail), "501 5.1.7"),
             ("MAIL in UTF-8 without SMTPUTF8", utf8_mail, NonAsciiAddress(Verb::Mail), "550 5.6.7"),
             ("MAIL with a U-label in its route", utf8_route, NonAsciiAddress(Verb::Mail), "550 5.6.7"),
-            ("an unknown parameter", b"MAIL FROM:<a@b> RET=FULL", UnknownParameter(Verb::Mail), "555 5.5.4"),
+            ("an unknown parameter", b"MAIL FROM:<a@b> REQUIRETLS", UnknownParameter(Verb::Mail), "555 5.5.4"),
             ("a bad value", b"MAIL FROM:<a@b> SIZE=x", BadParameter(Verb::Mail), "501 5.5.4"),
             ("a parameter twice", b"MAIL FROM:<a@b> SIZE=1 SIZE=1", RepeatedParameter(Verb::Mail), "501 5.5.4"),
             ("RCPT alone", b"RCPT", ArgumentMissing(Verb::Rcpt), "501 5.5.4"),
@@ -674,7 +682,10 @@ mod tests {
             ("RCPT to nobody", b"RCPT TO:<>", BadAddress(Verb::Rcpt), "501 5.1.3"),
             ("RCPT with a line feed", b"RCPT TO:<a\n@b>", BadAddress(Verb::Rcpt), "501 5.1.3"),
             ("RCPT in UTF-8 outside SMTPUTF8", utf8_rcpt, NonAsciiAddress(Verb::Rcpt), "553 5.6.7"),
-            ("RCPT with a parameter", b"RCPT TO:<a@b> NOTIFY=NEVER", UnknownParameter(Verb::Rcpt), "555 5.5.4"),
+            ("RCPT with a parameter of MAIL", b"RCPT TO:<a@b> SIZE=1", UnknownParameter(Verb::Rcpt), "555 5.5.4"),
+            ("RCPT with a bad value", b"RCPT TO:<a@b> NOTIFY=NEVER,DELAY", BadParameter(Verb::Rcpt), "501 5.5.4"),
+            ("RCPT with a parameter twice", b"RCPT TO:<a@b> NOTIFY=NEVER NOTIFY=NEVER", RepeatedParameter(Verb::Rcpt), "501 5.5.4"),
+            ("ORCPT in UTF-8 outside SMTPUTF8", utf8_orcpt, BadParameter(Verb::Rcpt), "501 5.5.4"),
             ("RCPT with a malformed parameter", b"RCPT TO:<a@b> =", BadParameter(Verb::Rcpt), "501 5.5.4"),
         ];
         for (name, line, error, reply) in rows {
@@ -704,6 +715,8 @@ mod tests {
             body: Some(Body::EightBitMime),
             smtputf8: true,
             auth: Some("<>"),
+            ret: Some(Ret::Headers),
+            envid: Some("QQ314159"),
         };
         #[rustfmt::skip] // a row a line
         let rows: &[(&str, &str, &str, MailParameters<'_>)] = &[
@@ -713,7 +726,7 @@ mod tests {
             ("a space in front of the path", "MAIL FROM: <a@b>", "a@b", none.clone()),
             ("spaces behind", "MAIL FROM:<a@b>  ", "a@b", none.clone()),
             ("a source route", "MAIL FROM:<@x,@y:a@b>", "a@b", none.clone()),
-            ("all parameters", "MAIL FROM:<> size=100 BODY=8bitmime AUTH=<> smtputf8", "", all),
+            ("all parameters", "MAIL FROM:<> size=100 BODY=8bitmime AUTH=<> smtputf8 RET=HDRS ENVID=QQ314159", "", all),
             ("UTF-8 under SMTPUTF8", "MAIL FROM:<ü@bü.example> SMTPUTF8", "ü@bü.example", utf8),
         ];
         for (name, line, address, parameters) in rows {
@@ -729,18 +742,24 @@ mod tests {
     }
 
     #[test]
-    fn rcpt_gives_its_path() {
+    fn rcpt_gives_path_and_parameters() {
+        let none = RcptParameters::default();
+        let all = RcptParameters {
+            notify: Some(Notify::NEVER),
+            orcpt: Some("utf-8;ü@c"),
+        };
         #[rustfmt::skip] // a row a line
-        let rows: &[(&str, &str, &str)] = &[
-            ("plain", "RCPT TO:<a@b.example>", "a@b.example"),
-            ("a space in front of the path", "RCPT TO: <a@b>", "a@b"),
-            ("the postmaster", "rcpt to:<PostMaster>", "postmaster"),
-            ("a postmaster", "RCPT TO:<postmaster@b>", "postmaster@b"),
-            ("UTF-8 in an SMTPUTF8 transaction", "RCPT TO:<ü@b>", "ü@b"),
-            ("a quoted at sign", "RCPT TO:<\"a@b\"@c>", "\"a@b\"@c"),
-            ("the percent hack is a local part", "RCPT TO:<a%b@c>", "a%b@c"),
+        let rows: &[(&str, &str, &str, RcptParameters<'_>)] = &[
+            ("plain", "RCPT TO:<a@b.example>", "a@b.example", none.clone()),
+            ("a space in front of the path", "RCPT TO: <a@b>", "a@b", none.clone()),
+            ("the postmaster", "rcpt to:<PostMaster>", "postmaster", none.clone()),
+            ("a postmaster", "RCPT TO:<postmaster@b>", "postmaster@b", none.clone()),
+            ("UTF-8 in an SMTPUTF8 transaction", "RCPT TO:<ü@b>", "ü@b", none.clone()),
+            ("a quoted at sign", "RCPT TO:<\"a@b\"@c>", "\"a@b\"@c", none.clone()),
+            ("the percent hack is a local part", "RCPT TO:<a%b@c>", "a%b@c", none),
+            ("all parameters", "RCPT TO:<a@b> ORCPT=utf-8;ü@c notify=never", "a@b", all),
         ];
-        for (name, line, address) in rows {
+        for (name, line, address, parameters) in rows {
             let Ok(Command::Rcpt(rcpt)) = parse(line.as_bytes(), Addresses::Utf8) else {
                 panic!("{name}")
             };
@@ -748,7 +767,7 @@ mod tests {
                 ForwardPath::Postmaster => "postmaster",
                 ForwardPath::Mailbox(mailbox) => mailbox.as_given(),
             };
-            assert_eq!(found, *address, "{name}");
+            assert_eq!((found, &rcpt.parameters), (*address, parameters), "{name}");
         }
     }
 
@@ -768,6 +787,7 @@ mod tests {
             b":", b",", b".", b"\"", b"\\", b"[", b"]", b"IPv6:", b"1.2.3.4", b"::", b"a", b"B-",
             b"xn--", b"postmaster", b" ", b"SIZE=", b"BODY=", b"SMTPUTF8", b"=", b"+2B", b"99",
             b"LAST", b"\r", b"\n", b"\0", b"\xff", b"\xc3\xbc", b"\xe2\x80\xa8", b"\xef\xbc\xa0",
+            b"RET=", b"ENVID=", b"NOTIFY=", b"NEVER", b"ORCPT=", b"utf-8;", b"rfc822;", b"\\x{", b"}",
         ];
         let seed = 5321;
         let mut random = fastrand::Rng::with_seed(seed);
@@ -787,6 +807,7 @@ mod tests {
                 })
                 | Command::Rcpt(Rcpt {
                     forward_path: ForwardPath::Mailbox(mailbox),
+                    ..
                 }) => {
                     assert!(
                         mailbox.domain().comparable().is_ascii(),
@@ -805,6 +826,7 @@ mod tests {
                 })
                 | Command::Rcpt(Rcpt {
                     forward_path: ForwardPath::Postmaster,
+                    ..
                 })
                 | Command::Data
                 | Command::Bdat { .. }

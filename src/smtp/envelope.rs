@@ -1,6 +1,7 @@
 //! What a transaction says about its mail, outside the mail (RFC 5321 §2.3.1).
 
 use super::command::Mail;
+use super::dsn::{MailDsn, RcptDsn};
 use super::path::{ForwardPath, ReversePath};
 
 /// Reverse-path and recipients of one transaction, with what MAIL declared.
@@ -16,6 +17,8 @@ pub struct Envelope {
     pub smtputf8: bool,
     /// SIZE as declared; a hint, never trusted.
     pub declared_octets: Option<u64>,
+    /// What the sender wants to be told.
+    pub dsn: MailDsn,
 }
 
 impl Envelope {
@@ -30,6 +33,7 @@ impl Envelope {
             body: mail.parameters.body.unwrap_or_default(),
             smtputf8: mail.parameters.smtputf8,
             declared_octets: mail.parameters.declared_octets,
+            dsn: mail.parameters.dsn(),
         }
     }
 }
@@ -44,22 +48,26 @@ pub struct Recipient {
     /// The domain in lower-case A-labels, or the address literal in its brackets, lower-case and
     /// the address in its shortest form. For the bare postmaster the first local domain.
     pub domain: Box<str>,
+    /// What the sender wants to be told about this recipient.
+    pub dsn: RcptDsn,
 }
 
 impl Recipient {
-    /// The recipient that `forward_path` names; `postmaster_domain` is where the bare postmaster
-    /// lives (RFC 5321 §2.3.5: this host's own).
+    /// The recipient that `forward_path` names, of whom nothing is said about reports;
+    /// `postmaster_domain` is where the bare postmaster lives (RFC 5321 §2.3.5: this host's own).
     pub fn new(forward_path: &ForwardPath<'_>, postmaster_domain: &str) -> Recipient {
         match forward_path {
             ForwardPath::Postmaster => Recipient {
                 as_given: "postmaster".into(),
                 local_part: "postmaster".into(),
                 domain: postmaster_domain.into(),
+                dsn: RcptDsn::default(),
             },
             ForwardPath::Mailbox(mailbox) => Recipient {
                 as_given: mailbox.as_given().into(),
                 local_part: mailbox.local_part().unquoted().into(),
                 domain: mailbox.domain().comparable().into(),
+                dsn: RcptDsn::default(),
             },
         }
     }
@@ -80,6 +88,7 @@ pub enum Body {
 #[cfg(test)]
 mod tests {
     use super::super::command::{self, Addresses, Command};
+    use super::super::dsn::Ret;
     use super::*;
 
     #[test]
@@ -111,7 +120,7 @@ mod tests {
 
     #[test]
     fn mail_opens_an_envelope_without_recipients() {
-        let line = b"MAIL FROM:<a@b> SIZE=7 BODY=BINARYMIME";
+        let line = b"MAIL FROM:<a@b> SIZE=7 BODY=BINARYMIME RET=FULL ENVID=a+20b";
         let Ok(Command::Mail(mail)) = command::parse(line, Addresses::Ascii) else {
             panic!()
         };
@@ -121,6 +130,10 @@ mod tests {
             body: Body::BinaryMime,
             smtputf8: false,
             declared_octets: Some(7),
+            dsn: MailDsn {
+                ret: Some(Ret::Full),
+                envid: Some("a+20b".into()),
+            },
         };
         assert_eq!(Envelope::new(&mail), expected);
     }

@@ -86,6 +86,8 @@ pub enum Refusal {
     MailDataMemory,
     /// The message could not be put away.
     CommitFailed,
+    /// The next hop, to which the message was passed on at once, will never take it.
+    NextHop,
     /// MAIL before AUTH on a channel for the authenticated only.
     AuthRequired,
     /// A command in clear where TLS is required.
@@ -123,6 +125,7 @@ impl Refusal {
         Refusal::Loop,
         Refusal::MailDataMemory,
         Refusal::CommitFailed,
+        Refusal::NextHop,
         Refusal::AuthRequired,
         Refusal::TlsRequired,
         Refusal::AuthFailed,
@@ -156,6 +159,7 @@ impl Refusal {
             Refusal::Loop => "loop",
             Refusal::MailDataMemory => "mail-data-memory",
             Refusal::CommitFailed => "commit-failed",
+            Refusal::NextHop => "next-hop",
             Refusal::AuthRequired => "auth-required",
             Refusal::TlsRequired => "tls-required",
             Refusal::AuthFailed => "auth-failed",
@@ -192,6 +196,7 @@ impl Refusal {
             Refusal::TooManyRecipients
             | Refusal::MailDataMemory
             | Refusal::CommitFailed
+            | Refusal::NextHop
             | Refusal::AuthUnavailable
             | Refusal::TlsUnavailable
             | Refusal::Injection

@@ -25,7 +25,8 @@ use super::message::Message;
 ///         for <recipient>; Tue, 24 Nov 2026 08:00:00 +0000
 /// ```
 ///
-/// `for` only if there is no other recipient, whom it would give away (RFC 5321 §7.2).
+/// `for` only if there is no other recipient, whom it would give away (RFC 5321 §7.2), and in ASCII: a next hop
+/// without SMTPUTF8 may know the address by its A-labels, and would not take such a header.
 pub fn received_field(
     message: &Message,
     hostname: &str,
@@ -55,7 +56,9 @@ pub fn received_field(
         field.push_str(" (authenticated)");
     }
     _ = write!(field, " id {queue_id}");
-    if let [recipient] = &*message.envelope.recipients {
+    if let [recipient] = &*message.envelope.recipients
+        && recipient.as_given.is_ascii()
+    {
         field.push_str("\r\n\tfor <");
         push_path(&mut field, &recipient.as_given);
         field.push_str(">; ");
@@ -112,6 +115,7 @@ fn push_date(field: &mut String, unix_seconds: i64) {
 #[cfg(test)]
 mod tests {
     use super::super::data::{Budget, MailData};
+    use super::super::dsn::{MailDsn, RcptDsn};
     use super::super::envelope::{Body, Envelope, Recipient};
     use super::super::message::{Origin, Protocol, Security};
     use super::*;
@@ -121,6 +125,7 @@ mod tests {
             as_given: as_given.into(),
             local_part: "x".into(),
             domain: "y".into(),
+            dsn: RcptDsn::default(),
         }
     }
 
@@ -135,6 +140,7 @@ mod tests {
                 body: Body::SevenBit,
                 smtputf8: false,
                 declared_octets: None,
+                dsn: MailDsn::default(),
             }
             .into(),
             stored_octets: 0,
@@ -223,8 +229,8 @@ mod tests {
                 ),
                 "Return-Path: <ü@b>\r\n\
                  Received: from h ([192.0.2.7])\r\n\
-                 \tby mx.test with UTF8SMTP id Q1\r\n\
-                 \tfor <ö@ä.de>; Tue, 24 Nov 2026 08:00:00 +0000\r\n",
+                 \tby mx.test with UTF8SMTP id Q1;\r\n\
+                 \tTue, 24 Nov 2026 08:00:00 +0000\r\n",
             ),
         ];
         for (name, message, expected) in rows {

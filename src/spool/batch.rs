@@ -359,6 +359,7 @@ mod tests {
     use super::super::segment::{Extent, HEADER_OCTETS, Header, State, walk};
     use super::*;
     use crate::smtp::data::Budget;
+    use crate::smtp::dsn::MailDsn;
     use crate::smtp::envelope::{Body, Envelope};
     use crate::spool::record::Record;
 
@@ -375,6 +376,7 @@ mod tests {
                     body: Body::SevenBit,
                     smtputf8: false,
                     declared_octets: None,
+                    dsn: MailDsn::default(),
                 }
                 .into(),
                 received: b"Received: x\r\n"[..].into(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::codec::{Malformed, Reader, Writer};
 use super::queue_id::QueueId;
+use crate::smtp::dsn::{MailDsn, RcptDsn};
 use crate::smtp::envelope::{Body, Envelope, Recipient};
 
 /// A message that was accepted, without its data.
@@ -237,6 +238,7 @@ fn message(
             as_given: reader.text()?.into(),
             local_part: reader.text()?.into(),
             domain: reader.text()?.into(),
+            dsn: RcptDsn::default(),
         });
     }
     Ok(Accepted {
@@ -248,6 +250,7 @@ fn message(
             body,
             smtputf8,
             declared_octets: None,
+            dsn: MailDsn::default(),
         }),
         received,
         data_octets,
@@ -321,6 +324,7 @@ mod tests {
             as_given: format!("{local_part}@Mx.test").into(),
             local_part: local_part.into(),
             domain: "mx.test".into(),
+            dsn: RcptDsn::default(),
         }
     }
 
@@ -334,6 +338,7 @@ mod tests {
                 body,
                 smtputf8: body == Body::EightBitMime,
                 declared_octets: None,
+                dsn: MailDsn::default(),
             }),
             received: b"Received: from x\r\n"[..].into(),
             data_octets: 77,

@@ -2,6 +2,7 @@
 //! grammar lets in.
 
 use ringpost::smtp::command::{Addresses, Command, Verb, parse};
+use ringpost::smtp::dsn::{ENVID_OCTETS_MAX, MailDsn, ORCPT_OCTETS_MAX, RcptDsn};
 use ringpost::smtp::path::{ForwardPath, Mailbox, ReversePath};
 
 use super::{cases, line_of_transcripts, mutate};
@@ -53,11 +54,13 @@ fn looks_right(command: &Command<'_>, addresses: Addresses, line: &[u8]) {
             if let ReversePath::Mailbox(mailbox) = &mail.reverse_path {
                 holds_a_mailbox(mailbox, mail.parameters.smtputf8, line);
             }
+            holds_no_line_end_for_mail(&mail.parameters.dsn(), line);
         }
         Command::Rcpt(rcpt) => {
             if let ForwardPath::Mailbox(mailbox) = &rcpt.forward_path {
                 holds_a_mailbox(mailbox, addresses == Addresses::Utf8, line);
             }
+            holds_no_line_end_for_rcpt(&rcpt.parameters.dsn(), addresses, line);
         }
         Command::Data
         | Command::Bdat { .. }
@@ -69,6 +72,55 @@ fn looks_right(command: &Command<'_>, addresses: Addresses, line: &[u8]) {
         | Command::Help
         | Command::StartTls
         | Command::Auth { .. } => {}
+    }
+}
+
+/// What MAIL says of reports breaks no field of one, and reads at the next hop as it did here.
+fn holds_no_line_end_for_mail(dsn: &MailDsn, from: &[u8]) {
+    let shown = from.escape_ascii();
+    if dsn.envid.is_some() {
+        let id = dsn.envelope_id().unwrap();
+        assert!(id.len() <= ENVID_OCTETS_MAX, "{shown}");
+        assert!(
+            id.bytes().all(|octet| matches!(octet, b' '..=b'~')),
+            "{shown}"
+        );
+    }
+    let again = format!("MAIL FROM:<>{}", dsn.parameters());
+    let Ok(Command::Mail(mail)) = parse(again.as_bytes(), Addresses::Ascii) else {
+        panic!("{again}: {shown}");
+    };
+    assert_eq!(mail.parameters.dsn(), *dsn, "{shown}");
+}
+
+/// The same for RCPT, and a next hop without SMTPUTF8 learns of the same address.
+fn holds_no_line_end_for_rcpt(dsn: &RcptDsn, addresses: Addresses, from: &[u8]) {
+    let shown = from.escape_ascii();
+    if let Some(orcpt) = &dsn.orcpt {
+        let (addr_type, address) = dsn.original_recipient().unwrap();
+        assert!(orcpt.len() <= ORCPT_OCTETS_MAX, "{shown}");
+        assert!(!addr_type.is_empty() && !address.is_empty(), "{shown}");
+        assert!(!address.contains(char::is_control), "{shown}");
+        assert!(orcpt.is_ascii() || addresses == Addresses::Utf8, "{shown}");
+        assert!(
+            address.is_ascii() || addr_type.eq_ignore_ascii_case("utf-8"),
+            "{shown}"
+        );
+    }
+    for there in [Addresses::Ascii, Addresses::Utf8] {
+        let again = format!("RCPT TO:<postmaster>{}", dsn.parameters(there));
+        let Ok(Command::Rcpt(rcpt)) = parse(again.as_bytes(), there) else {
+            panic!("{again}: {shown}");
+        };
+        let passed = rcpt.parameters.dsn();
+        assert_eq!(passed.notify, dsn.notify, "{shown}");
+        if there == Addresses::Utf8 || passed.orcpt.is_some() {
+            assert_eq!(
+                passed.original_recipient(),
+                dsn.original_recipient(),
+                "{shown}"
+            );
+        }
     }
 }
 

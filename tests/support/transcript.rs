@@ -127,7 +127,12 @@ pub(crate) enum Kind {
     /// `MAIL`: what was committed.
     Mail(Mail),
     /// `TO`: a recipient of that, as delivery sees it.
-    To { local_part: String, domain: String },
+    To {
+        local_part: String,
+        domain: String,
+        /// ` NOTIFY=… ORCPT=…`, as for the next hop.
+        dsn: String,
+    },
 }
 
 /// A message as it must have been committed.
@@ -140,6 +145,8 @@ pub(crate) struct Mail {
     pub(crate) protocol: Option<String>,
     pub(crate) authenticated: Option<String>,
     pub(crate) greeted_as: Option<String>,
+    /// ` RET=… ENVID=…`, as for the next hop.
+    pub(crate) dsn: String,
     pub(crate) octets: Vec<u8>,
 }
 
@@ -350,9 +357,11 @@ fn kind(line: &str) -> Result<Kind, String> {
         let (local_part, domain) = text
             .rsplit_once(" at ")
             .ok_or("TO \"LOCAL PART\" at DOMAIN")?;
+        let (domain, dsn) = domain.split_at(domain.find(' ').unwrap_or(domain.len()));
         return Ok(Kind::To {
             local_part: String::from_utf8(octets(local_part)?).map_err(|e| e.to_string())?,
             domain: String::from(domain),
+            dsn: String::from(dsn),
         });
     }
     match line {
@@ -376,6 +385,7 @@ fn mail(text: &str) -> Result<Mail, String> {
         protocol: None,
         authenticated: None,
         greeted_as: None,
+        dsn: String::new(),
         octets: Vec::new(),
     };
     while rest.starts_with('<') {
@@ -394,6 +404,7 @@ fn mail(text: &str) -> Result<Mail, String> {
             Some(("with", protocol)) => mail.protocol = Some(String::from(protocol)),
             Some(("auth", name)) => mail.authenticated = Some(String::from(name)),
             Some(("helo", name)) => mail.greeted_as = Some(String::from(name)),
+            Some(("RET" | "ENVID", _)) => mail.dsn.extend([" ", word]),
             _ => return Err(format!("what is {word:?}?")),
         }
     }

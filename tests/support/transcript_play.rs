@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use ringpost::smtp::command::Addresses;
+
 use super::transcript::{Item, Kind, Transcript, Way};
 use super::transcript_line::{Committed, Line, Outside, Scripted, piece_octets, shortened};
 use super::transcript_match::{LastReply, Replies};
@@ -122,12 +124,17 @@ pub(crate) fn play(
                 mails_seen += 1;
                 compare(expected, committed).map_err(fault)?;
             }
-            Kind::To { local_part, domain } => {
+            Kind::To {
+                local_part,
+                domain,
+                dsn,
+            } => {
                 let recipients = &line.committed[mails_seen - 1].envelope.recipients;
-                if !recipients
-                    .iter()
-                    .any(|to| *to.local_part == **local_part && *to.domain == **domain)
-                {
+                if !recipients.iter().any(|to| {
+                    *to.local_part == **local_part
+                        && *to.domain == **domain
+                        && to.dsn.parameters(Addresses::Utf8) == *dsn
+                }) {
                     return Err(fault(format!("not among {recipients:?}")));
                 }
             }
@@ -220,6 +227,10 @@ fn compare(expected: &super::transcript::Mail, committed: &Committed) -> Result<
     }
     if envelope.smtputf8 != expected.smtputf8 {
         return differs("smtputf8", &expected.smtputf8, &envelope.smtputf8);
+    }
+    let dsn = envelope.dsn.parameters();
+    if dsn != expected.dsn {
+        return differs("dsn", &expected.dsn, &dsn);
     }
     if let Some(protocol) = &expected.protocol
         && origin.protocol.label() != protocol

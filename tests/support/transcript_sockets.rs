@@ -330,7 +330,10 @@ impl Server {
         let mut files = Vec::new();
         loop {
             for path in new_files(&self.directory.path().join("mail")) {
-                files.push(fs::read(&path).map_err(|error| error.to_string())?);
+                let file = fs::read(&path).map_err(|error| error.to_string())?;
+                if !is_report(&file) {
+                    files.push(file);
+                }
                 fs::remove_file(&path).map_err(|error| error.to_string())?;
             }
             if let Some(file) = files
@@ -503,6 +506,12 @@ struct Peer {
 enum Stream {
     Clear(TcpStream),
     Tls(Box<SslStream<TcpStream>>),
+}
+
+/// Whether the server wrote it, since a dialogue asked to be told of success.
+fn is_report(file: &[u8]) -> bool {
+    let has = |part: &[u8]| file.windows(part.len()).any(|window| window == part);
+    file.starts_with(b"Return-Path: <>\n") && has(b"report-type")
 }
 
 impl Peer {

@@ -309,6 +309,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::smtp::dsn::MailDsn;
     use crate::smtp::envelope::{Body, Envelope};
     use crate::spool::QueueIds;
 
@@ -326,6 +327,7 @@ mod tests {
                 body: Body::SevenBit,
                 smtputf8: false,
                 declared_octets: None,
+                dsn: MailDsn::default(),
             }),
             received: [].into(),
             data_octets: 0,

@@ -377,6 +377,7 @@ fn greeting_and_ehlo() {
         "S: 250-ENHANCEDSTATUSCODES",
         "S: 250-CHUNKING",
         "S: 250-BINARYMIME",
+        "S: 250-DSN",
         "S: 250-STARTTLS",
         "S: 250 LIMITS RCPTMAX=3",
     ];
@@ -638,7 +639,7 @@ fn transactions() {
              S: 552 5.3.4 Message too large
              C: MAIL FROM:<> AUTH=<>
              S: 555 5.5.4 Parameter not recognized
-             C: MAIL FROM:<> RET=HDRS
+             C: MAIL FROM:<> REQUIRETLS
              S: 555 5.5.4 Parameter not recognized
              C: MAIL FROM:<> BODY=9BIT
              S: 501 5.5.4 Bad parameter value
@@ -646,8 +647,38 @@ fn transactions() {
              S: 501 5.5.4 Parameter given twice
              C: MAIL FROM:<> SIZE=9000 BODY=8BITMIME SMTPUTF8
              S: 250 2.1.0 Ok
-             C: RCPT TO:<b@mx.test> NOTIFY=NEVER
+             C: RCPT TO:<b@mx.test> SIZE=1
              S: 555 5.5.4 Parameter not recognized",
+        ),
+        row(
+            "parameters of DSN",
+            "C: MAIL FROM:<> RET=ALL
+             S: 501 5.5.4 Bad parameter value
+             C: MAIL FROM:<> ENVID=a+0A
+             S: 501 5.5.4 Bad parameter value
+             C: MAIL FROM:<> RET=HDRS ENVID=QQ314159
+             S: 250 2.1.0 Ok
+             C: RCPT TO:<b@mx.test> NOTIFY=NEVER,DELAY
+             S: 501 5.5.4 Bad parameter value
+             C: RCPT TO:<b@mx.test> ORCPT=b@mx.test
+             S: 501 5.5.4 Bad parameter value
+             C: RCPT TO:<b@mx.test> NOTIFY=DELAY NOTIFY=DELAY
+             S: 501 5.5.4 Parameter given twice
+             C: DATA
+             S: 503 5.5.1 Send RCPT first
+             C: RCPT TO:<b@mx.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b+2Bc@mx.test
+             S: 250 2.1.5 Ok",
+        ),
+        row(
+            "no parameters of RCPT behind HELO",
+            "C: HELO client.test
+             S: 250 mx.test
+             C: MAIL FROM:<>
+             S: 250 2.1.0 Ok
+             C: RCPT TO:<b@mx.test> NOTIFY=NEVER
+             S: 555 5.5.4 Parameter not recognized
+             C: RCPT TO:<b@mx.test>
+             S: 250 2.1.5 Ok",
         ),
     ]);
 }
@@ -858,6 +889,7 @@ fn authentication() {
              S: 250-ENHANCEDSTATUSCODES
              S: 250-CHUNKING
              S: 250-BINARYMIME
+             S: 250-DSN
              S: 250-STARTTLS
              S: 250-AUTH PLAIN LOGIN
              S: 250 LIMITS RCPTMAX=3
@@ -873,6 +905,7 @@ fn authentication() {
              S: 250-ENHANCEDSTATUSCODES
              S: 250-CHUNKING
              S: 250-BINARYMIME
+             S: 250-DSN
              S: 250-AUTH PLAIN LOGIN
              S: 250 LIMITS RCPTMAX=3
              C: MAIL FROM:<>
@@ -957,6 +990,7 @@ fn starttls() {
              S: 250-ENHANCEDSTATUSCODES
              S: 250-CHUNKING
              S: 250-BINARYMIME
+             S: 250-DSN
              S: 250-STARTTLS
              S: 250 LIMITS RCPTMAX=3
              C: STARTTLS
@@ -1863,12 +1897,22 @@ fn line_limits() {
         ),
         (
             "MAIL has more",
-            pad("MAIL FROM:<> ", 1065),
+            pad("MAIL FROM:<> ", 1381),
             "S: 555 5.5.4 Parameter not recognized",
         ),
         (
             "but not without end",
-            pad("MAIL FROM:<> ", 1066),
+            pad("MAIL FROM:<> ", 1382),
+            "S: 500 5.5.2 Line too long",
+        ),
+        (
+            "RCPT has more",
+            pad("RCPT TO:<b> ", 1048),
+            "S: 501 5.1.3 Bad recipient address syntax",
+        ),
+        (
+            "but not without end either",
+            pad("RCPT TO:<b> ", 1049),
             "S: 500 5.5.2 Line too long",
         ),
         (

@@ -8,6 +8,7 @@
 
 use super::replies;
 use crate::smtp::command::Verb;
+use crate::smtp::dsn::{ENVID_OCTETS_MAX, ORCPT_OCTETS_MAX};
 use crate::smtp::reply::Reply;
 
 /// Whether a TCP port offers TLS (RFC 3207).
@@ -199,6 +200,7 @@ pub(super) fn is_of_extension(verb: Verb) -> bool {
 pub(super) fn command_octets_max(head: &[u8]) -> usize {
     match head.get(..4) {
         Some(word) if word.eq_ignore_ascii_case(b"MAIL") => MAIL_OCTETS_MAX,
+        Some(word) if word.eq_ignore_ascii_case(b"RCPT") => RCPT_OCTETS_MAX,
         Some(word) if word.eq_ignore_ascii_case(b"AUTH") => AUTH_OCTETS_MAX,
         Some(_) | None => COMMAND_OCTETS_MAX,
     }
@@ -208,8 +210,19 @@ pub(super) fn command_octets_max(head: &[u8]) -> usize {
 pub(super) const COMMAND_OCTETS_MAX: usize = 512;
 
 /// MAIL with its parameters: SIZE (RFC 1870 §3), BODY (RFC 6152 §2 and 3030 §3), SMTPUTF8 (RFC 6531
-/// §3.1), AUTH (RFC 4954 §3).
-pub(super) const MAIL_OCTETS_MAX: usize = COMMAND_OCTETS_MAX + 26 + 17 + 10 + 500;
+/// §3.1), AUTH (RFC 4954 §3), RET (RFC 3461 §4.3), ENVID (§4.4; all of it may be in hexchars).
+pub(super) const MAIL_OCTETS_MAX: usize = COMMAND_OCTETS_MAX
+    + 26
+    + 17
+    + 10
+    + 500
+    + " RET=FULL".len()
+    + " ENVID=".len()
+    + "+20".len() * ENVID_OCTETS_MAX;
+
+/// RCPT with its parameters: NOTIFY (RFC 3461 §4.1), ORCPT (§4.2).
+pub(super) const RCPT_OCTETS_MAX: usize =
+    COMMAND_OCTETS_MAX + " NOTIFY=SUCCESS,FAILURE,DELAY".len() + " ORCPT=".len() + ORCPT_OCTETS_MAX;
 
 /// AUTH and every line of its exchange: RFC 4954 §4 holds 12288 octets to be enough, and as that is
 /// a round number of base64, CR LF comes on top.
@@ -279,11 +292,12 @@ mod tests {
 
     #[test]
     fn line_limits_by_verb() {
-        let rows: [(&[u8], usize); 7] = [
+        let rows: [(&[u8], usize); 8] = [
             (b"", 512),
             (b"MAI", 512),
-            (b"mail from:<>", 1065),
-            (b"RCPT TO:<>", 512),
+            (b"mail from:<>", 1381),
+            (b"RCPT TO:<>", 1048),
+            (b"rcpt", 1048),
             (b"AUTH PLAIN", 12290),
             (b"auth", 12290),
             (b"NOOP", 512),

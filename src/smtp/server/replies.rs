@@ -150,6 +150,9 @@ pub(super) const COMMIT_FAILED: Reply = Reply::refusal(
     Refusal::CommitFailed,
 );
 
+/// Its code and text are the next hop's.
+pub(super) const REFUSED_BY_HOP: Reply = Reply::refusal(554, "", "", Refusal::NextHop);
+
 pub(super) const ERRORS_TOO_MANY: Reply =
     Reply::refusal(421, "4.7.0", "Too many errors", Refusal::TooManyErrors);
 /// Before it comes the host name (RFC 5321 §4.2.3).

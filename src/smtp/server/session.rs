@@ -28,7 +28,7 @@ use crate::smtp::data::MailData;
 use crate::smtp::end_of_data::{EndOfData, Progress};
 use crate::smtp::envelope::{Body, Envelope, Recipient};
 use crate::smtp::message::{Dialect, Message, Origin, Protocol, Security};
-use crate::smtp::parameters::MailParameters;
+use crate::smtp::parameters::{MailParameters, RcptParameters};
 use crate::smtp::path::ForwardPath;
 use crate::smtp::reply::{OUTPUT_OCTETS_MAX, Outcome, Output, Refusal, Reply, TransactionRecord};
 use crate::smtp::sasl::{Credentials, Exchange, ExchangeError, Mechanism, Step};
@@ -113,6 +113,14 @@ pub enum CommitFailure {
     /// Anything else.
     #[error("cannot store the message")]
     Failed,
+}
+
+/// Why a message was not committed.
+enum Uncommitted<'a> {
+    /// Of ours.
+    Failure(CommitFailure),
+    /// The next hop's.
+    Refused(u16, &'a str),
 }
 
 /// Whether a handshake could be made at this moment.
@@ -481,6 +489,28 @@ impl Session {
         outcome: Result<&str, CommitFailure>,
         out: &mut Output<'_>,
     ) -> Effect {
+        self.conclude(now, outcome.map_err(Uncommitted::Failure), out)
+    }
+
+    /// Hears that the next hop will never take the message of [`Effect::Commit`], which is passed on while the
+    /// peer waits: the peer gets that refusal. `text` has the enhanced code, is one line and has no control
+    /// characters.
+    pub fn refused_by_hop(
+        &mut self,
+        now: Instant,
+        code: u16,
+        text: &str,
+        out: &mut Output<'_>,
+    ) -> Effect {
+        self.conclude(now, Err(Uncommitted::Refused(code, text)), out)
+    }
+
+    fn conclude(
+        &mut self,
+        now: Instant,
+        outcome: Result<&str, Uncommitted<'_>>,
+        out: &mut Output<'_>,
+    ) -> Effect {
         let mut verb = Verb::EndOfData;
         self.state = match mem::replace(&mut self.state, State::Closing) {
             State::Committing(committing) => {
@@ -492,10 +522,18 @@ impl Session {
                         out.reply_with(verb, replies::QUEUED, "", queue_id);
                         Outcome::Accepted(queue_id)
                     }
-                    Err(failure) => {
+                    Err(Uncommitted::Failure(failure)) => {
                         let reply = failure_reply(failure);
                         self.refuse(verb, reply, out);
                         Outcome::Refused(reply.code)
+                    }
+                    Err(Uncommitted::Refused(code, text)) => {
+                        let reply = Reply {
+                            code,
+                            ..replies::REFUSED_BY_HOP
+                        };
+                        out.reply_with(verb, reply, "", text);
+                        Outcome::Refused(code)
                     }
                 };
                 out.transaction(&TransactionRecord {
@@ -893,6 +931,7 @@ impl Session {
             line(&["ENHANCEDSTATUSCODES"]);
             line(&["CHUNKING"]);
             line(&["BINARYMIME"]);
+            line(&["DSN"]);
             if policy.offers_starttls() {
                 line(&["STARTTLS"]);
             }
@@ -962,6 +1001,11 @@ impl Session {
         rcpt: &Rcpt<'_>,
         out: &mut Output<'_>,
     ) -> State {
+        // As for MAIL: HELO opened no extension.
+        if peer.greeting == Greeting::Helo && rcpt.parameters != RcptParameters::default() {
+            self.refuse(Verb::Rcpt, replies::PARAMETERS_UNKNOWN, out);
+            return State::Commands(Stage::Addressing(peer, transaction));
+        }
         let count = transaction.envelope.recipients.len();
         let recipient = if count >= self.settings.limits.recipients_max {
             Err(replies::RECIPIENTS_TOO_MANY)
@@ -970,7 +1014,10 @@ impl Session {
         };
         match recipient {
             Ok(recipient) => {
-                transaction.envelope.recipients.push(recipient);
+                transaction.envelope.recipients.push(Recipient {
+                    dsn: rcpt.parameters.dsn(),
+                    ..recipient
+                });
                 out.reply(Verb::Rcpt, replies::RECIPIENT_OK);
             }
             Err(reply) => {
@@ -1363,6 +1410,9 @@ fn line_refusal(error: LineError) -> (Verb, Reply) {
         LineError::TooLong {
             octets_max: policy::MAIL_OCTETS_MAX,
         } => (Verb::Mail, replies::LINE_TOO_LONG),
+        LineError::TooLong {
+            octets_max: policy::RCPT_OCTETS_MAX,
+        } => (Verb::Rcpt, replies::LINE_TOO_LONG),
         LineError::TooLong { .. } => (Verb::Unknown, replies::LINE_TOO_LONG),
         LineError::EndsInLf => (Verb::Unknown, replies::LINE_END),
     }

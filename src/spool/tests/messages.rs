@@ -7,6 +7,7 @@ use fastrand::Rng;
 use super::super::disk::simulated::{Simulated, SimulatedFile};
 use super::super::{Accepted, CommitError, Fate, Held, Log, Progress, QueueId, ReadError, Reader};
 use crate::smtp::data::{Budget, MailData};
+use crate::smtp::dsn::{MailDsn, RcptDsn};
 use crate::smtp::envelope::{Body, Envelope, Recipient};
 
 /// The message with this number, of so many octets.
@@ -16,6 +17,7 @@ pub(super) fn message(number: u64, octets: usize) -> Accepted {
         as_given: format!("r{index}@Example.test").into(),
         local_part: format!("r{index}").into(),
         domain: "example.test".into(),
+        dsn: RcptDsn::default(),
     };
     let id = QueueId::from_number(number);
     Accepted {
@@ -27,6 +29,7 @@ pub(super) fn message(number: u64, octets: usize) -> Accepted {
             body: Body::EightBitMime,
             smtputf8: random.bool(),
             declared_octets: None,
+            dsn: MailDsn::default(),
         }),
         received: format!("Received: {id}\r\n").into_bytes().into(),
         data_octets: octets as u64,
