@@ -387,12 +387,12 @@ impl Config {
 /// Octets of one message that are held in memory while it comes in; a larger one goes to a file of its own.
 pub const MESSAGE_MEMORY_OCTETS_MAX: u64 = 256 * 1024;
 
-/// Of one recipient in the spool: the path as given, local part and domain, and why it waits, each with its length.
-/// When a message moves to another segment all of it goes there at once.
-const RECIPIENT_OCTETS_MAX: u64 = 1024 + 512;
+/// Of one recipient in the spool: the path as given, local part and domain; ORCPT and NOTIFY; and why it waits, each
+/// with its length. When a message moves to another segment all of it goes there at once.
+const RECIPIENT_OCTETS_MAX: u64 = 1024 + 512 + 512;
 
-/// The rest of an entry in the spool: heads, the reverse-path, the Received field, and what one block of mail
-/// data may go over the bound.
+/// The rest of an entry in the spool: heads, the reverse-path, ENVID, the Received field, and what one block of
+/// mail data may go over the bound.
 const ENTRY_OCTETS_BESIDE: u64 = 512 * 1024;
 
 /// One that is written to, and one behind it.

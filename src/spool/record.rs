@@ -1,13 +1,23 @@
 //! What entries say: a message was accepted, how far its delivery has come, it is done.
 //!
 //! Apart from the frame (`entry`) because this is what a later version of the format adds to. Decoding takes
-//! exactly what encoding gives; anything else is malformed, never guessed at.
+//! exactly what encoding gives, or gave; anything else is malformed, never guessed at.
+//!
+//! | kind | says | in segments since version |
+//! |---|---|---|
+//! | 1, 2 | a message, its data behind the record or in a file of their own | 1; not written any more |
+//! | 3 | how far its delivery has come | 1; not written any more |
+//! | 4 | it is done | 1 |
+//! | 5, 6 | as 1 and 2, with what the sender wants to be told (RFC 3461) | 2 |
+//! | 7 | as 3, with whether the sender was told that it is late | 2 |
+//!
+//! The kind alone tells the form, so that an entry moves to a younger segment as it is.
 
 use std::sync::Arc;
 
 use super::codec::{Malformed, Reader, Writer};
 use super::queue_id::QueueId;
-use crate::smtp::dsn::{MailDsn, RcptDsn};
+use crate::smtp::dsn::{MailDsn, Notify, RcptDsn, Ret};
 use crate::smtp::envelope::{Body, Envelope, Recipient};
 
 /// A message that was accepted, without its data.
@@ -36,6 +46,8 @@ pub struct Progress {
     pub next_attempt_unix_ms: u64,
     /// Whether an operator wants it kept back.
     pub held: Held,
+    /// Whether the sender was told that it is late.
+    pub delay_notified: bool,
     /// What became of each recipient, in the envelope's order.
     pub recipients: Vec<Fate>,
 }
@@ -124,22 +136,46 @@ impl Record {
         let mut reader = Reader(octets);
         let kind = reader.u8()?;
         let id = QueueId::from_number(reader.u64()?);
-        let record = match kind {
-            KIND_MESSAGE => Record::Message(
-                message(&mut reader, id, data_octets, data_crc)?,
-                Data::Inline,
-            ),
-            KIND_MESSAGE_IN_OWN_FILE => {
-                let (octets, crc) = (reader.u64()?, reader.u32()?);
-                Record::Message(message(&mut reader, id, octets, crc)?, Data::OwnFile)
-            }
-            KIND_PROGRESS => Record::Progress(id, progress(&mut reader)?),
-            KIND_DONE => Record::Done(id),
+        let (form, holds) = match kind {
+            KIND_MESSAGE_1 => (Form::First, Holds::Message(Data::Inline)),
+            KIND_MESSAGE_IN_OWN_FILE_1 => (Form::First, Holds::Message(Data::OwnFile)),
+            KIND_PROGRESS_1 => (Form::First, Holds::Progress),
+            KIND_DONE => (Form::First, Holds::Done),
+            KIND_MESSAGE => (Form::WithDsn, Holds::Message(Data::Inline)),
+            KIND_MESSAGE_IN_OWN_FILE => (Form::WithDsn, Holds::Message(Data::OwnFile)),
+            KIND_PROGRESS => (Form::WithDsn, Holds::Progress),
             _ => return Err(Malformed),
+        };
+        let record = match holds {
+            Holds::Message(data) => {
+                let (octets, crc) = match data {
+                    Data::Inline => (data_octets, data_crc),
+                    Data::OwnFile => (reader.u64()?, reader.u32()?),
+                };
+                Record::Message(message(&mut reader, form, id, octets, crc)?, data)
+            }
+            Holds::Progress => Record::Progress(id, progress(&mut reader, form)?),
+            Holds::Done => Record::Done(id),
         };
         reader.end()?;
         Ok(record)
     }
+}
+
+/// What a kind of record is made of.
+enum Holds {
+    Message(Data),
+    Progress,
+    Done,
+}
+
+/// What a kind of record has room for.
+#[derive(Clone, Copy)]
+enum Form {
+    /// As in segments of version 1.
+    First,
+    /// Reports of delivery too, since version 2.
+    WithDsn,
 }
 
 /// Appends the record of an accepted message.
@@ -165,19 +201,21 @@ pub(super) fn push_message(octets: &mut Vec<u8>, accepted: &Accepted, data: Data
         Body::BinaryMime => BODY_BINARYMIME,
     });
     writer.u8(u8::from(envelope.smtputf8));
-    match &envelope.reverse_path {
-        None => writer.u8(0),
-        Some(path) => {
-            writer.u8(1);
-            writer.octets(path.as_bytes());
-        }
-    }
+    push_optional(&mut writer, envelope.reverse_path.as_deref());
+    writer.u8(match envelope.dsn.ret {
+        None => RET_ABSENT,
+        Some(Ret::Full) => RET_FULL,
+        Some(Ret::Headers) => RET_HDRS,
+    });
+    push_optional(&mut writer, envelope.dsn.envid.as_deref());
     writer.octets(&accepted.received);
     writer.length(envelope.recipients.len());
     for recipient in &envelope.recipients {
         writer.octets(recipient.as_given.as_bytes());
         writer.octets(recipient.local_part.as_bytes());
         writer.octets(recipient.domain.as_bytes());
+        writer.u8(recipient.dsn.notify.map_or(NOTIFY_ABSENT, notify_octet));
+        push_optional(&mut writer, recipient.dsn.orcpt.as_deref());
     }
 }
 
@@ -192,6 +230,7 @@ pub(super) fn push_progress(octets: &mut Vec<u8>, id: QueueId, progress: &Progre
         Held::No => 0,
         Held::Yes => 1,
     });
+    writer.u8(u8::from(progress.delay_notified));
     writer.length(progress.recipients.len());
     for fate in &progress.recipients {
         let (kind, reason) = match fate {
@@ -212,8 +251,29 @@ pub(super) fn push_done(octets: &mut Vec<u8>, id: QueueId) {
     writer.u64(id.number());
 }
 
+fn push_optional(writer: &mut Writer<'_>, text: Option<&str>) {
+    match text {
+        None => writer.u8(0),
+        Some(text) => {
+            writer.u8(1);
+            writer.octets(text.as_bytes());
+        }
+    }
+}
+
+fn notify_octet(notify: Notify) -> u8 {
+    let reports = [
+        (notify.success, NOTIFY_SUCCESS),
+        (notify.failure, NOTIFY_FAILURE),
+        (notify.delay, NOTIFY_DELAY),
+    ];
+    let wanted = reports.iter().filter(|(wanted, _)| *wanted);
+    wanted.fold(NOTIFY_GIVEN, |octet, (_, report)| octet | report)
+}
+
 fn message(
     reader: &mut Reader<'_>,
+    form: Form,
     id: QueueId,
     data_octets: u64,
     data_crc: u32,
@@ -226,9 +286,13 @@ fn message(
         _ => return Err(Malformed),
     };
     let smtputf8 = flag(reader)?;
-    let reverse_path = match flag(reader)? {
-        false => None,
-        true => Some(reader.text()?.into()),
+    let reverse_path = optional(reader)?;
+    let dsn = match form {
+        Form::First => MailDsn::default(),
+        Form::WithDsn => MailDsn {
+            ret: ret(reader)?,
+            envid: optional(reader)?,
+        },
     };
     let received = reader.octets()?.into();
     let count = reader.count(RECIPIENT_OCTETS_MIN)?;
@@ -238,7 +302,13 @@ fn message(
             as_given: reader.text()?.into(),
             local_part: reader.text()?.into(),
             domain: reader.text()?.into(),
-            dsn: RcptDsn::default(),
+            dsn: match form {
+                Form::First => RcptDsn::default(),
+                Form::WithDsn => RcptDsn {
+                    notify: notify(reader)?,
+                    orcpt: optional(reader)?,
+                },
+            },
         });
     }
     Ok(Accepted {
@@ -250,7 +320,7 @@ fn message(
             body,
             smtputf8,
             declared_octets: None,
-            dsn: MailDsn::default(),
+            dsn,
         }),
         received,
         data_octets,
@@ -258,12 +328,42 @@ fn message(
     })
 }
 
-fn progress(reader: &mut Reader<'_>) -> Result<Progress, Malformed> {
+fn ret(reader: &mut Reader<'_>) -> Result<Option<Ret>, Malformed> {
+    match reader.u8()? {
+        RET_ABSENT => Ok(None),
+        RET_FULL => Ok(Some(Ret::Full)),
+        RET_HDRS => Ok(Some(Ret::Headers)),
+        _ => Err(Malformed),
+    }
+}
+
+fn notify(reader: &mut Reader<'_>) -> Result<Option<Notify>, Malformed> {
+    let octet = reader.u8()?;
+    if octet == NOTIFY_ABSENT {
+        return Ok(None);
+    }
+    let notify = Notify {
+        success: octet & NOTIFY_SUCCESS != 0,
+        failure: octet & NOTIFY_FAILURE != 0,
+        delay: octet & NOTIFY_DELAY != 0,
+    };
+    if notify_octet(notify) == octet {
+        Ok(Some(notify))
+    } else {
+        Err(Malformed)
+    }
+}
+
+fn progress(reader: &mut Reader<'_>, form: Form) -> Result<Progress, Malformed> {
     let attempts = reader.u32()?;
     let next_attempt_unix_ms = reader.u64()?;
     let held = match flag(reader)? {
         false => Held::No,
         true => Held::Yes,
+    };
+    let delay_notified = match form {
+        Form::First => false,
+        Form::WithDsn => flag(reader)?,
     };
     let count = reader.count(FATE_OCTETS_MIN)?;
     let mut recipients = Vec::with_capacity(count);
@@ -282,8 +382,16 @@ fn progress(reader: &mut Reader<'_>) -> Result<Progress, Malformed> {
         attempts,
         next_attempt_unix_ms,
         held,
+        delay_notified,
         recipients,
     })
+}
+
+fn optional(reader: &mut Reader<'_>) -> Result<Option<Box<str>>, Malformed> {
+    match flag(reader)? {
+        false => Ok(None),
+        true => Ok(Some(reader.text()?.into())),
+    }
 }
 
 fn flag(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
@@ -295,21 +403,35 @@ fn flag(reader: &mut Reader<'_>) -> Result<bool, Malformed> {
 }
 
 // On disk: never to be given another meaning.
-const KIND_MESSAGE: u8 = 1;
-const KIND_MESSAGE_IN_OWN_FILE: u8 = 2;
-const KIND_PROGRESS: u8 = 3;
+const KIND_MESSAGE_1: u8 = 1;
+const KIND_MESSAGE_IN_OWN_FILE_1: u8 = 2;
+const KIND_PROGRESS_1: u8 = 3;
 const KIND_DONE: u8 = 4;
+const KIND_MESSAGE: u8 = 5;
+const KIND_MESSAGE_IN_OWN_FILE: u8 = 6;
+const KIND_PROGRESS: u8 = 7;
 
 const BODY_7BIT: u8 = 0;
 const BODY_8BITMIME: u8 = 1;
 const BODY_BINARYMIME: u8 = 2;
+
+const RET_ABSENT: u8 = 0;
+const RET_FULL: u8 = 1;
+const RET_HDRS: u8 = 2;
+
+const NOTIFY_ABSENT: u8 = 0;
+/// Alone it is NEVER.
+const NOTIFY_GIVEN: u8 = 1;
+const NOTIFY_SUCCESS: u8 = 2;
+const NOTIFY_FAILURE: u8 = 4;
+const NOTIFY_DELAY: u8 = 8;
 
 const FATE_WAITING: u8 = 0;
 const FATE_DEFERRED: u8 = 1;
 const FATE_DELIVERED: u8 = 2;
 const FATE_BOUNCED: u8 = 3;
 
-/// Three lengths.
+/// Three lengths; in later forms more, but what is less is refused at its end.
 const RECIPIENT_OCTETS_MIN: usize = 12;
 
 /// A kind and a length.
@@ -318,13 +440,26 @@ const FATE_OCTETS_MIN: usize = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::dsn::ORCPT_OCTETS_MAX;
+    use crate::smtp::path::{DOMAIN_OCTETS_MAX, LOCAL_PART_OCTETS_MAX, PATH_OCTETS_MAX};
 
+    /// One that says of reports what its local part is.
     fn recipient(local_part: &str) -> Recipient {
+        let reports = ["success", "failure", "delay"].map(|report| local_part.contains(report));
+        let [success, failure, delay] = reports;
+        let notify = Notify {
+            success,
+            failure,
+            delay,
+        };
         Recipient {
             as_given: format!("{local_part}@Mx.test").into(),
             local_part: local_part.into(),
             domain: "mx.test".into(),
-            dsn: RcptDsn::default(),
+            dsn: RcptDsn {
+                notify: (local_part == "never" || notify != Notify::NEVER).then_some(notify),
+                orcpt: local_part.contains("was").then(|| "rfc822;a+20b".into()),
+            },
         }
     }
 
@@ -338,7 +473,17 @@ mod tests {
                 body,
                 smtputf8: body == Body::EightBitMime,
                 declared_octets: None,
-                dsn: MailDsn::default(),
+                dsn: match body {
+                    Body::SevenBit => MailDsn::default(),
+                    Body::EightBitMime => MailDsn {
+                        ret: Some(Ret::Full),
+                        envid: Some("QQ314159".into()),
+                    },
+                    Body::BinaryMime => MailDsn {
+                        ret: Some(Ret::Headers),
+                        envid: None,
+                    },
+                },
             }),
             received: b"Received: from x\r\n"[..].into(),
             data_octets: 77,
@@ -353,6 +498,24 @@ mod tests {
                 "a message",
                 Record::Message(
                     accepted(Some("a@b"), &["x", "ü"], Body::EightBitMime),
+                    Data::Inline,
+                ),
+            ),
+            (
+                "all reports there are",
+                Record::Message(
+                    accepted(
+                        Some("a@b"),
+                        &[
+                            "never",
+                            "success",
+                            "failure was",
+                            "delay",
+                            "success,failure,delay was",
+                            "was",
+                        ],
+                        Body::SevenBit,
+                    ),
                     Data::Inline,
                 ),
             ),
@@ -372,6 +535,7 @@ mod tests {
                         attempts: 3,
                         next_attempt_unix_ms: 9,
                         held: Held::Yes,
+                        delay_notified: true,
                         recipients: vec![
                             Fate::Waiting,
                             Fate::Deferred("disk full".into()),
@@ -418,6 +582,27 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    /// With no more than is reckoned for it where a segment is held against `--max-recipients`.
+    #[test]
+    fn the_longest_recipient() {
+        let recipient = Recipient {
+            as_given: "x".repeat(PATH_OCTETS_MAX).into(),
+            local_part: "x".repeat(LOCAL_PART_OCTETS_MAX).into(),
+            domain: "x".repeat(DOMAIN_OCTETS_MAX).into(),
+            dsn: RcptDsn {
+                notify: Some(Notify::NEVER),
+                orcpt: Some("x".repeat(ORCPT_OCTETS_MAX).into()),
+            },
+        };
+        let of = |recipients: Vec<Recipient>| {
+            let mut accepted = accepted(None, &[], Body::SevenBit);
+            Arc::get_mut(&mut accepted.envelope).unwrap().recipients = recipients;
+            encoded(&Record::Message(accepted, Data::Inline)).len()
+        };
+        let octets = of(vec![recipient]) - of(Vec::new());
+        assert!(octets <= 1024 + 512, "{octets}");
     }
 
     #[test]

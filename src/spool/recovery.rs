@@ -9,7 +9,8 @@
 //! | a free segment | all its messages are done | recycled |
 //! | a segment of zeros, or empty | made, and the cut came before its first batch | removed: its name may not last |
 //! | a segment whose header is damaged | the disk lost what it had acknowledged | set aside, reported |
-//! | a segment of another version | another release wrote it | the start is refused |
+//! | a used segment of an older version | the release before wrote it | its entries count; it takes no more of them |
+//! | a segment of an unknown version | another release wrote it | the start is refused |
 //! | a file in `large/` that an entry names, with its length | the message is whole | kept; its checksum is looked at when it is read |
 //! | one that no entry names | never acknowledged, or its message is done | removed; next to damage, set aside |
 //! | an entry that names a file which is missing or short | the disk lost it | set aside, reported |
@@ -34,7 +35,9 @@ use super::layout::LogDirectory;
 use super::log::Place;
 use super::queue_id::QueueId;
 use super::record::{self, Accepted, Data, Progress, Record};
-use super::segment::{Before, Extent, HEADER_OCTETS, Header, NoHeader, State, VERSION, walk};
+use super::segment::{
+    Before, Extent, HEADER_OCTETS, Header, NoHeader, State, VERSION, VERSION_OLDEST, walk,
+};
 
 /// Whether the log is to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +103,10 @@ pub enum RecoveryError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// Another release wrote it.
-    #[error("{} has version {version} of the spool's format, this release knows {VERSION}", .path.display())]
+    #[error(
+        "{} has version {version} of the spool's format, this release knows {VERSION_OLDEST} to {VERSION}",
+        .path.display()
+    )]
     Version {
         /// The segment.
         path: PathBuf,

@@ -10,6 +10,13 @@
 //! It is written with the first batch, in one write. It says where the segment before it ended: what lies behind
 //! that end was never acknowledged, and what is damaged before it was.
 //!
+//! | version | of |
+//! |---|---|
+//! | 1 | segments without reports of delivery; read, and not written any more |
+//! | 2 | what is written: the kinds of records that [`record`](super::record) tables |
+//!
+//! A release that knows only the versions before refuses to start, instead of setting aside what it cannot read.
+//!
 //! What lies in a segment, and how the disk came to look so:
 //!
 //! | found | how | becomes |
@@ -117,14 +124,12 @@ impl Header {
         let rest = sector.strip_prefix(MAGIC).ok_or(NoHeader::Damaged)?;
         let mut reader = Reader(rest);
         let version = reader.u32().map_err(|_| NoHeader::Damaged)?;
-        if version == 0 {
+        match version {
             // There was none: cut off before it.
-            return Err(NoHeader::Damaged);
+            0 => Err(NoHeader::Damaged),
+            VERSION_OLDEST..=VERSION => Header::decode_checked(reader).ok_or(NoHeader::Damaged),
+            _ => Err(NoHeader::Version(version)),
         }
-        if version != VERSION {
-            return Err(NoHeader::Version(version));
-        }
-        Header::decode_checked(reader).ok_or(NoHeader::Damaged)
     }
 
     fn decode_checked(mut reader: Reader<'_>) -> Option<Header> {
@@ -293,8 +298,11 @@ pub(super) const HEADER_OCTETS: usize = 2 * SECTOR_OCTETS;
 
 const MAGIC: &[u8; 8] = b"ringpost";
 
-/// To be raised with any change of what lies in a segment.
-pub(super) const VERSION: u32 = 1;
+/// What is written. To be raised with any change of what lies in a segment.
+pub(super) const VERSION: u32 = 2;
+
+/// The oldest that is read.
+pub(super) const VERSION_OLDEST: u32 = 1;
 
 const STATE_USED: u64 = 1;
 const STATE_FREE: u64 = 2;
@@ -343,11 +351,20 @@ mod tests {
             }
             sector
         };
+        let of_version = |version: u8| {
+            let mut sector = sector.clone();
+            for at in [8, SECTOR_OCTETS + 8] {
+                sector[at] = version;
+            }
+            sector
+        };
+        assert_eq!(Header::decode(&of_version(1)), Ok(HEADER));
         for (name, octets, expected) in [
             ("nothing", vec![], NoHeader::Blank),
             ("zeros", vec![0; 4096], NoHeader::Blank),
             ("another magic", changed(0), NoHeader::Damaged),
-            ("another version", changed(8), NoHeader::Version(3)),
+            ("the next version", of_version(3), NoHeader::Version(3)),
+            ("no version", of_version(0), NoHeader::Damaged),
             ("another checksum", changed(12), NoHeader::Damaged),
             ("another state", changed(16), NoHeader::Damaged),
             ("another end", changed(55), NoHeader::Damaged),

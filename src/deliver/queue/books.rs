@@ -337,6 +337,7 @@ mod tests {
             attempts,
             held,
             next_attempt_unix_ms: u64::MAX,
+            delay_notified: false,
             recipients: Vec::new(),
         };
         Item::new(Recovered { accepted, progress }, lane, Some(0), None)

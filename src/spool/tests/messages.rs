@@ -7,17 +7,24 @@ use fastrand::Rng;
 use super::super::disk::simulated::{Simulated, SimulatedFile};
 use super::super::{Accepted, CommitError, Fate, Held, Log, Progress, QueueId, ReadError, Reader};
 use crate::smtp::data::{Budget, MailData};
-use crate::smtp::dsn::{MailDsn, RcptDsn};
+use crate::smtp::dsn::{MailDsn, Notify, RcptDsn, Ret};
 use crate::smtp::envelope::{Body, Envelope, Recipient};
 
 /// The message with this number, of so many octets.
 pub(super) fn message(number: u64, octets: usize) -> Accepted {
     let mut random = Rng::with_seed(number);
-    let recipient = |index| Recipient {
+    let recipient = |index: usize| Recipient {
         as_given: format!("r{index}@Example.test").into(),
         local_part: format!("r{index}").into(),
         domain: "example.test".into(),
-        dsn: RcptDsn::default(),
+        dsn: RcptDsn {
+            notify: (index > 0).then_some(Notify {
+                success: index > 1,
+                failure: true,
+                delay: false,
+            }),
+            orcpt: (index > 1).then(|| "rfc822;x@example.org".into()),
+        },
     };
     let id = QueueId::from_number(number);
     Accepted {
@@ -29,7 +36,10 @@ pub(super) fn message(number: u64, octets: usize) -> Accepted {
             body: Body::EightBitMime,
             smtputf8: random.bool(),
             declared_octets: None,
-            dsn: MailDsn::default(),
+            dsn: MailDsn {
+                ret: random.bool().then_some(Ret::Headers),
+                envid: random.bool().then(|| format!("{id}").into()),
+            },
         }),
         received: format!("Received: {id}\r\n").into_bytes().into(),
         data_octets: octets as u64,
@@ -135,5 +145,6 @@ pub(super) fn progress(attempts: u32, accepted: &Accepted, random: &mut Rng) -> 
         next_attempt_unix_ms: u64::from(attempts) * 1000,
         recipients: accepted.envelope.recipients.iter().map(&mut fate).collect(),
         held: Held::No,
+        delay_notified: attempts.is_multiple_of(2),
     }
 }

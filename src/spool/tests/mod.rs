@@ -10,6 +10,7 @@ mod life;
 mod messages;
 mod model;
 mod rot;
+mod versions;
 
 use std::future::Future;
 use std::path::Path;
