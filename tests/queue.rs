@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use command_line::{Outcome, Run, assert_lines};
 use ringpost::ring::{self, RingSettings};
 use ringpost::smtp::data::{Budget, MailData};
-use ringpost::smtp::dsn::{MailDsn, RcptDsn};
+use ringpost::smtp::dsn::{MailDsn, Notify, RcptDsn, Ret};
 use ringpost::smtp::envelope::{Body, Envelope, Recipient};
 use ringpost::spool::disk::WriteSync;
 use ringpost::spool::disk::on_ring::OnRing;
@@ -286,7 +286,13 @@ fn recipient(text: &str) -> Recipient {
         as_given: text.into(),
         local_part: local_part.into(),
         domain: domain.into(),
-        dsn: RcptDsn::default(),
+        dsn: match text {
+            "a@x.test" => RcptDsn {
+                notify: Some(Notify::NEVER),
+                orcpt: Some("rfc822;old+2Ba@x.test".into()),
+            },
+            _ => RcptDsn::default(),
+        },
     }
 }
 
@@ -345,7 +351,13 @@ async fn put_message(log: &Log<OnRing>, number: u64) -> Option<Put> {
         body: Body::SevenBit,
         smtputf8: false,
         declared_octets: None,
-        dsn: MailDsn::default(),
+        dsn: match number % 3 {
+            0 => MailDsn::default(),
+            _ => MailDsn {
+                ret: Some(Ret::Headers),
+                envid: Some(format!("E{number}").into()),
+            },
+        },
     };
     let accepted = Accepted {
         id,
@@ -388,12 +400,13 @@ fn in_json(put: &Put) -> Value {
         _ => format!("s{}@example.org", put.number),
     };
     let waiting = |to: &str| json!({"to": to, "state": "waiting"});
+    let first = |state: &str| json!({"to": "a@x.test", "state": state, "notify": "NEVER", "orcpt": "rfc822;old+2Ba@x.test"});
     let (attempts, next, recipients) = match put.state() {
         "deferred" => (
             2,
             Some("2026-11-24T09:00:00.005Z".to_owned()),
             json!([
-                {"to": "a@x.test", "state": "delivered"},
+                first("delivered"),
                 {"to": "b@x.test", "state": "deferred", "reason": "mx.x.test: 451 4.7.1 later\u{7}"},
                 {"to": "\"\u{1b}[31m\"@x.test", "state": "bounced", "reason": "550 5.1.1 who?"},
             ]),
@@ -401,10 +414,14 @@ fn in_json(put: &Put) -> Value {
         state => (
             0,
             (state == "waiting").then(|| put.arrived()),
-            json!(["a@x.test", "b@x.test", "\"\u{1b}[31m\"@x.test"].map(waiting)),
+            json!([
+                first("waiting"),
+                waiting("b@x.test"),
+                waiting("\"\u{1b}[31m\"@x.test"),
+            ]),
         ),
     };
-    json!({
+    let mut shown = json!({
         "id": put.id.to_string(),
         "state": put.state(),
         "from": from,
@@ -413,7 +430,12 @@ fn in_json(put: &Put) -> Value {
         "attempts": attempts,
         "next_attempt": next,
         "recipients": recipients,
-    })
+    });
+    if !put.number.is_multiple_of(3) {
+        shown["ret"] = json!("HDRS");
+        shown["envid"] = json!(format!("E{}", put.number));
+    }
+    shown
 }
 
 fn in_text(put: &Put) -> String {
@@ -486,6 +508,8 @@ fn a_stopped_servers_queue_is_listed_and_shown() {
                 &format!("state     {}", put.state()),
                 &format!("arrived   {arrived}"),
                 "recipient a@x.test",
+                "          notify NEVER",
+                "          orcpt rfc822;old+2Ba@x.test",
                 "recipient \"\\u{1b}[31m\"@x.test",
             ],
         );
@@ -495,6 +519,12 @@ fn a_stopped_servers_queue_is_listed_and_shown() {
             _ => format!("          first attempt {}", arrived.replace(".005Z", "Z")),
         };
         assert!(shown.contains(&next), "{shown}");
+        let envid = format!("\nret       HDRS\nenvid     E{}\n", put.number);
+        assert_eq!(
+            shown.contains(&envid),
+            !put.number.is_multiple_of(3),
+            "{shown}"
+        );
     }
     let text = format!("no message {NOBODY} in the queue");
     queue(&data, &["show", NOBODY]).fails(1, "unknown", &text);

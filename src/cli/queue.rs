@@ -361,6 +361,8 @@ macro_rules! json_help {
   state         active: an attempt is under way; waiting: for the first
                 one; deferred: for another one; held: for its release
   from          the sender; empty for the null one (<>)
+  ret, envid    RET and ENVID of its MAIL command; each is there only if the
+                command had it
   octets        octets of its data
   arrived       when it was accepted, as 2026-11-26T08:00:00.123Z
   attempts      attempts that did not finish it
@@ -368,7 +370,9 @@ macro_rules! json_help {
   recipients    an object each, in the order of the envelope:
     to          the recipient
     state       waiting, deferred, delivered or bounced
-    reason      why it was deferred or bounced; else it is not there"
+    reason      why it was deferred or bounced; else it is not there
+    notify, orcpt  NOTIFY and ORCPT of its RCPT command; each is there only
+                if the command had it"
     };
 }
 

@@ -541,6 +541,8 @@ mod tests {
             id: id(number),
             state: QueueState::Waiting,
             from: "a@example.test".to_owned(),
+            ret: None,
+            envid: None,
             octets: number,
             arrived_unix_ms: number,
             attempts: 0,
@@ -549,6 +551,8 @@ mod tests {
                 to: "b@example.test".to_owned(),
                 state: RecipientState::Waiting,
                 reason: None,
+                notify: None,
+                orcpt: None,
             }],
         }
     }

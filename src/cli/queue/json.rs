@@ -15,6 +15,10 @@ struct View<'q> {
     id: QueueId,
     state: QueueState,
     from: &'q str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ret: Option<&'q str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    envid: Option<&'q str>,
     octets: u64,
     arrived: String,
     attempts: u32,
@@ -28,6 +32,8 @@ pub(super) fn push(text: &mut String, message: &Queued) {
         id: message.id,
         state: message.state,
         from: &message.from,
+        ret: message.ret.as_deref(),
+        envid: message.envid.as_deref(),
         octets: message.octets,
         arrived: rfc3339(message.arrived_unix_ms),
         attempts: message.attempts,
@@ -75,5 +81,24 @@ mod tests {
         push(&mut text, &held);
         assert!(text.contains(r#""next_attempt":null"#), "{text}");
         assert!(text.contains(r#""state":"held""#), "{text}");
+    }
+
+    #[test]
+    fn what_the_sender_wants_to_be_told() {
+        let mut message = sample();
+        message.ret = Some("HDRS".to_owned());
+        message.envid = Some("QQ314159".to_owned());
+        message.recipients.truncate(1);
+        message.recipients[0].notify = Some("NEVER".to_owned());
+        message.recipients[0].orcpt = Some("rfc822;x@x.test".to_owned());
+        let mut text = String::new();
+        push(&mut text, &message);
+        let expected = [
+            r#""from":"a@x.test","ret":"HDRS","envid":"QQ314159","octets""#,
+            r#""state":"delivered","notify":"NEVER","orcpt":"rfc822;x@x.test"}]}"#,
+        ];
+        for expected in expected {
+            assert!(text.contains(expected), "{text}");
+        }
     }
 }

@@ -70,6 +70,11 @@ pub(super) fn push_shown(text: &mut String, message: &Queued) {
     );
     entry("octets", &message.octets);
     entry("sender", &sender(message));
+    for (label, value) in [("ret", &message.ret), ("envid", &message.envid)] {
+        if let Some(value) = value {
+            entry(label, &printable(value));
+        }
+    }
     entry("attempts", &message.attempts);
     let next = next(message);
     for recipient in &message.recipients {
@@ -85,6 +90,11 @@ pub(super) fn push_shown(text: &mut String, message: &Queued) {
         for line in [happened.as_str(), comes] {
             if !line.is_empty() {
                 let _ = writeln!(text, "          {line}");
+            }
+        }
+        for (label, value) in [("notify", &recipient.notify), ("orcpt", &recipient.orcpt)] {
+            if let Some(value) = value {
+                let _ = writeln!(text, "          {label} {}", printable(value));
             }
         }
     }
@@ -136,6 +146,8 @@ pub(super) mod tests {
             to: to.to_owned(),
             state,
             reason: reason.map(str::to_owned),
+            notify: None,
+            orcpt: None,
         }
     }
 
@@ -145,6 +157,8 @@ pub(super) mod tests {
             id: "0000000000200".parse().unwrap(),
             state: QueueState::Deferred,
             from: "a@x.test".to_owned(),
+            ret: None,
+            envid: None,
             octets: 2048,
             arrived_unix_ms: 1_795_507_200_000,
             attempts: 2,
@@ -239,6 +253,29 @@ recipient d@y.test
           no more attempts
 "
         );
+    }
+
+    #[test]
+    fn what_the_sender_wants_to_be_told() {
+        let mut message = sample();
+        message.ret = Some("HDRS".to_owned());
+        message.envid = Some("QQ+20314159".to_owned());
+        message.recipients.truncate(1);
+        message.recipients[0].notify = Some("SUCCESS,DELAY".to_owned());
+        message.recipients[0].orcpt = Some("utf-8;ü\u{1b}@x.test".to_owned());
+        let mut text = String::new();
+        push_shown(&mut text, &message);
+        let expected = "\
+sender    a@x.test
+ret       HDRS
+envid     QQ+20314159
+attempts  2
+recipient b@y.test
+          delivered
+          notify SUCCESS,DELAY
+          orcpt utf-8;ü\\u{1b}@x.test
+";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

@@ -64,6 +64,12 @@ pub struct Queued {
     pub state: QueueState,
     /// The reverse-path; empty for the null one.
     pub from: String,
+    /// RET, if MAIL had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ret: Option<String>,
+    /// ENVID as it came, if MAIL had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envid: Option<String>,
     /// Octets of its data, as it came.
     pub octets: u64,
     /// When it came, in milliseconds since 1970.
@@ -100,6 +106,12 @@ pub struct QueuedRecipient {
     /// Why it is not delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// NOTIFY, if RCPT had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<String>,
+    /// ORCPT as it came, if RCPT had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orcpt: Option<String>,
 }
 
 /// What became of one recipient.
@@ -141,6 +153,8 @@ impl Queued {
             id: accepted.id,
             state,
             from: envelope.reverse_path.as_deref().unwrap_or("").to_owned(),
+            ret: envelope.dsn.ret.map(|ret| ret.keyword().to_owned()),
+            envid: envelope.dsn.envid.as_deref().map(str::to_owned),
             octets: accepted.data_octets,
             arrived_unix_ms: accepted.arrived_unix_ms,
             attempts: progress.attempts,
@@ -157,6 +171,8 @@ impl Queued {
                         to: recipient.as_given.to_string(),
                         state,
                         reason: reason.map(str::to_owned),
+                        notify: recipient.dsn.notify.map(|notify| notify.to_string()),
+                        orcpt: recipient.dsn.orcpt.as_deref().map(str::to_owned),
                     }
                 })
                 .collect(),
