@@ -77,7 +77,7 @@ async fn append_one(
         data_crc: data.crc32c(),
     };
     let id = accepted.id;
-    expect(log.append(accepted, data, None).await);
+    expect(log.append(accepted, Rc::new(data)).await);
     id
 }
 

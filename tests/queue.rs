@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -367,7 +368,7 @@ async fn put_message(log: &Log<OnRing>, number: u64) -> Option<Put> {
         data_octets: octets.len() as u64,
         data_crc: crc32c::crc32c(&octets),
     };
-    log.append(accepted, mail, None).await.unwrap();
+    log.append(accepted, Rc::new(mail)).await.unwrap();
     let mut progress = Progress::begin(3);
     progress.next_attempt_unix_ms = BEGIN_UNIX_MS + 3_600_000;
     match number % 4 {

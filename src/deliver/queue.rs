@@ -175,13 +175,20 @@ impl Queue {
             data_octets: message.octets(),
             data_crc: message.data.crc32c(),
         };
-        let in_memory = inner.settings.durability == Durability::None && stored.is_none();
-        let (log, data) = if in_memory {
-            (None, Some(message.data))
-        } else {
-            let log = self.own_log()?;
-            let data = log.append(accepted.clone(), message.data, stored).await?;
-            (Some(0), data)
+        let (log, data) = match (stored, inner.settings.durability) {
+            (Some(stored), _) => {
+                let log = self.own_log()?;
+                log.append_stored(accepted.clone(), message.data, stored)
+                    .await?;
+                (Some(0), None)
+            }
+            (None, Durability::None) => (None, Some(Rc::new(message.data))),
+            (None, Durability::Disk) => {
+                let data = Rc::new(message.data);
+                let log = self.own_log()?;
+                log.append(accepted.clone(), Rc::clone(&data)).await?;
+                (Some(0), Some(data))
+            }
         };
         match place {
             Some(place) => {
@@ -212,7 +219,7 @@ impl Queue {
         item.log.get().and_then(|log| self.0.logs.get(log))
     }
 
-    fn enter(&self, accepted: Accepted, log: Option<usize>, data: Option<MailData>) {
+    fn enter(&self, accepted: Accepted, log: Option<usize>, data: Option<Rc<MailData>>) {
         let inner = &*self.0;
         let lane = inner.settings.routes.first_target(&accepted.envelope);
         let mut books = inner.books.borrow_mut();
@@ -345,30 +352,18 @@ impl Queue {
     /// error it stays there, as long as the process does.
     async fn log_item(&self, item: &Item) -> Result<(), CommitError> {
         item.forget_data();
-        let Some(data) = item.data.borrow_mut().take() else {
+        let Some(data) = item.data.borrow().clone() else {
             return Ok(());
         };
-        // Another attempt would hold it; none is under way.
-        let data = match Rc::try_unwrap(data) {
-            Ok(data) => data,
-            Err(data) => {
-                *item.data.borrow_mut() = Some(data);
-                return Ok(());
-            }
-        };
-        let accepted = item.accepted.clone();
-        let (data, outcome) = self.own_log()?.append_from_memory(accepted, data).await;
-        match outcome {
-            Ok(()) => {
-                item.log.set(Some(0));
-                if item.standing() == Standing::Gone {
-                    // Removed while it was being written: the log does not know yet.
-                    self.forget(item);
-                }
-            }
-            Err(_) => *item.data.borrow_mut() = data.map(Rc::new),
+        let log = self.own_log()?;
+        log.append(item.accepted.clone(), data).await?;
+        item.log.set(Some(0));
+        item.forget_data();
+        if item.standing() == Standing::Gone {
+            // Removed while it was being written: the log does not know yet.
+            self.forget(item);
         }
-        outcome
+        Ok(())
     }
 
     /// Notes in its log how far an item has come.

@@ -8,6 +8,7 @@
 //! The data of messages stay in the blocks that they came into.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use tokio::sync::oneshot;
 
@@ -20,7 +21,7 @@ use crate::smtp::data::MailData;
 
 /// What waits for a batch.
 pub(super) enum Pending {
-    /// A message; whoever waits for it gets its data back.
+    /// A message; somebody waits for it.
     Message(PendingMessage),
     /// A record about a message; nobody waits.
     Note(Note),
@@ -30,17 +31,27 @@ pub(super) enum Pending {
     Mark(oneshot::Sender<()>),
 }
 
+/// Which room a message may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allowance {
+    /// What is left of it for messages.
+    OfMessages,
+    /// Also what is kept for notes: it makes room itself, since another message is done with it.
+    OfNotes,
+}
+
 pub(super) struct PendingMessage {
+    pub(super) allowance: Allowance,
     pub(super) accepted: Accepted,
-    pub(super) data: MailData,
+    pub(super) data: Rc<MailData>,
     pub(super) lies: Data,
-    pub(super) done: oneshot::Sender<(MailData, Result<(), CommitError>)>,
+    pub(super) done: oneshot::Sender<Result<(), CommitError>>,
 }
 
 impl PendingMessage {
     /// Whoever waited may be gone; what came of the message is the same.
     pub(super) fn tell(self, outcome: Result<(), CommitError>) {
-        let _ = self.done.send((self.data, outcome));
+        let _ = self.done.send(outcome);
     }
 }
 
@@ -367,6 +378,7 @@ mod tests {
         let mut data = MailData::new(&Budget::new(u64::MAX), None);
         data.push(&vec![b'm'; octets]).unwrap();
         PendingMessage {
+            allowance: Allowance::OfMessages,
             accepted: Accepted {
                 id: QueueId::from_number(number),
                 arrived_unix_ms: 0,
@@ -383,7 +395,7 @@ mod tests {
                 data_octets: octets as u64,
                 data_crc: crc32c::crc32c(&vec![b'm'; octets]),
             },
-            data,
+            data: Rc::new(data),
             lies: Data::Inline,
             done: oneshot::channel().0,
         }
@@ -421,7 +433,7 @@ mod tests {
         let file: Vec<u8> = batch.slices().flatten().copied().collect();
         assert_eq!(file.len() as u64, batch.octets());
         let walk = walk(&file, &header, Extent::Open);
-        assert_eq!(walk.damaged, []);
+        assert_eq!(walk.damaged, Vec::<Range<usize>>::new());
         assert_eq!(walk.end, file.len());
         let found = walk.entries.iter().map(|entry| {
             let octets = entry.data.len() as u64;

@@ -41,7 +41,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use self::books::{Books, Closing, Filled, FreeSegment, Newest, Segment};
-use super::batch::{Note, NoteKind, Pending, PendingMessage};
+use super::batch::{Allowance, Note, NoteKind, Pending, PendingMessage};
 use super::disk::{Access, Disk, DiskFile, WriteSync};
 use super::error::{CommitError, DiskError, ReadError};
 use super::layout::LogDirectory;
@@ -187,25 +187,35 @@ impl<D: Disk> Log<D> {
         self.0.writer.notify_one();
     }
 
-    /// Makes a message durable, and gives its data back for delivery from memory.
-    ///
-    /// With an `own_file`, which has the beginning of the message, `data` is the rest: it goes there too, and
-    /// nothing comes back. Whatever fails, nothing is kept.
-    pub async fn append(
+    /// Makes a message durable that is all in memory. Whatever fails, nothing is kept here.
+    pub async fn append(&self, accepted: Accepted, data: Rc<MailData>) -> Result<(), CommitError> {
+        self.append_record(accepted, data, Data::Inline, Allowance::OfMessages, None)
+            .await
+    }
+
+    /// The same for a message that makes room: when it is kept another is done. So it may have the room that is kept
+    /// for notes.
+    pub async fn append_in_place(
         &self,
         accepted: Accepted,
-        data: MailData,
-        own_file: Option<OwnFile<D>>,
-    ) -> Result<Option<MailData>, CommitError> {
-        let Some(mut own_file) = own_file else {
-            let (data, outcome) = self.append_from_memory(accepted, data).await;
-            return outcome.map(|()| data);
-        };
+        data: Rc<MailData>,
+    ) -> Result<(), CommitError> {
+        self.append_record(accepted, data, Data::Inline, Allowance::OfNotes, None)
+            .await
+    }
+
+    /// Makes a message durable of which `own_file` has the beginning. The `rest` goes there too.
+    pub async fn append_stored(
+        &self,
+        accepted: Accepted,
+        rest: MailData,
+        mut own_file: OwnFile<D>,
+    ) -> Result<(), CommitError> {
         let written = async {
             if self.0.books.borrow().closing != Closing::No {
                 return Err(CommitError::Closed);
             }
-            let rest = own_file.append(data).await?;
+            let rest = own_file.append(rest).await?;
             own_file.finish().await?;
             Ok(rest)
         };
@@ -216,8 +226,9 @@ impl<D: Disk> Log<D> {
                     accepted.data_octets,
                     "a message is all in its file"
                 );
-                let record = self.append_record(accepted, rest, Data::OwnFile, Some(own_file));
-                record.await.1.map(|()| None)
+                let (data, allowance) = (Rc::new(rest), Allowance::OfMessages);
+                self.append_record(accepted, data, Data::OwnFile, allowance, Some(own_file))
+                    .await
             }
             Err(error) => {
                 own_file.discard().await;
@@ -226,35 +237,29 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// The same for a message that is all in memory. Its data come back whatever fails, unless the log is closed.
-    pub async fn append_from_memory(
-        &self,
-        accepted: Accepted,
-        data: MailData,
-    ) -> (Option<MailData>, Result<(), CommitError>) {
-        self.append_record(accepted, data, Data::Inline, None).await
-    }
-
     async fn append_record(
         &self,
         accepted: Accepted,
-        data: MailData,
+        data: Rc<MailData>,
         lies: Data,
+        allowance: Allowance,
         own_file: Option<OwnFile<D>>,
-    ) -> (Option<MailData>, Result<(), CommitError>) {
+    ) -> Result<(), CommitError> {
         let (done, outcome) = oneshot::channel();
         {
             let mut books = self.0.books.borrow_mut();
             if books.closing != Closing::No {
-                return (Some(data), Err(CommitError::Closed));
+                return Err(CommitError::Closed);
             }
             if let Some((until, error)) = &books.refusing
+                && allowance == Allowance::OfMessages
                 && Instant::now() < *until
             {
-                return (Some(data), Err(error.clone()));
+                return Err(error.clone());
             }
             books.urgent += 1;
             books.pending.push_back(Pending::Message(PendingMessage {
+                allowance,
                 accepted,
                 data,
                 lies,
@@ -266,10 +271,7 @@ impl<D: Disk> Log<D> {
             own_file.hand_over();
         }
         self.0.writer.notify_one();
-        match outcome.await {
-            Ok((data, outcome)) => (Some(data), outcome),
-            Err(_closed) => (None, Err(CommitError::Closed)),
-        }
+        outcome.await.unwrap_or(Err(CommitError::Closed))
     }
 
     /// A file for a message that is too large to be held in memory.

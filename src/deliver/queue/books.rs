@@ -77,14 +77,14 @@ impl Item {
         message: Recovered,
         lane: usize,
         log: Option<usize>,
-        data: Option<MailData>,
+        data: Option<Rc<MailData>>,
     ) -> Item {
         Item {
             accepted: message.accepted,
             lane,
             log: Cell::new(log),
             progress: RefCell::new(message.progress),
-            data: RefCell::new(data.map(Rc::new)),
+            data: RefCell::new(data),
             standing: Cell::new(Standing::Gone),
         }
     }

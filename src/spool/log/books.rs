@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
-use crate::spool::batch::{Lies, Note, NoteKind, Pending};
+use crate::spool::batch::{Allowance, Lies, Note, NoteKind, Pending};
 use crate::spool::entry;
 use crate::spool::error::CommitError;
 use crate::spool::queue_id::QueueId;
@@ -60,7 +60,10 @@ impl<F> Books<F> {
     }
 
     pub(super) fn wants(&self) -> Wants {
-        let message = |pending: &Pending| matches!(pending, Pending::Message(_));
+        let message = |pending: &Pending| match pending {
+            Pending::Message(message) => message.allowance == Allowance::OfMessages,
+            Pending::Note(_) | Pending::Move(_) | Pending::Mark(_) => false,
+        };
         if self.pending.iter().any(message) {
             Wants::Message
         } else if self.pending.iter().all(is_attempt) {

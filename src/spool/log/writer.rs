@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::books::{Closing, Filled, FreeSegment, Newest, Segment, Wants, fresh_nonce};
 use super::housekeeper::COMPACT_AGAIN;
 use super::{Inner, Log, LogSettings};
-use crate::spool::batch::{Batch, Item, NoRoom, NoteKind, Pending, PendingMessage};
+use crate::spool::batch::{Allowance, Batch, Item, NoRoom, NoteKind, Pending, PendingMessage};
 use crate::spool::disk::{Disk, DiskFile, WriteSync, write_all};
 use crate::spool::error::{CommitError, DiskError};
 use crate::spool::record::Data;
@@ -77,10 +77,12 @@ impl<D: Disk> Log<D> {
         while let Err(error) = self.make_room(wants).await {
             // What there is no room for goes, and what makes room is tried without it.
             match wants {
-                Wants::Message => self.refuse(&error),
+                Wants::Message => {
+                    self.refuse(&error, |allowance| allowance == Allowance::OfMessages)
+                }
                 Wants::Attempts => self.0.books.borrow_mut().drop_attempts(),
                 Wants::Notes => {
-                    self.refuse(&error);
+                    self.refuse(&error, |_any| true);
                     self.give_up(&error);
                     return;
                 }
@@ -375,7 +377,7 @@ impl<D: Disk> Log<D> {
         for message in messages {
             message.tell(Err(error.clone()));
         }
-        self.refuse(&error);
+        self.refuse(&error, |_any| true);
         self.give_up(&error);
         if let Some(segment) = fresh {
             self.withdraw(segment).await;
@@ -397,15 +399,19 @@ impl<D: Disk> Log<D> {
 
     /// Refuses the messages that are pending, and those that come until [`REFUSAL`] is over. Moves are dropped: the
     /// housekeeper comes again.
-    fn refuse(&self, error: &CommitError) {
+    fn refuse(&self, error: &CommitError, is_refused: impl Fn(Allowance) -> bool) {
         let mut refused = Vec::new();
         {
             let mut books = self.0.books.borrow_mut();
             let pending = std::mem::take(&mut books.pending);
             for pending in pending {
                 match pending {
-                    Pending::Message(message) => refused.push(message),
-                    other @ (Pending::Note(_) | Pending::Mark(_)) => books.pending.push_back(other),
+                    Pending::Message(message) if is_refused(message.allowance) => {
+                        refused.push(message)
+                    }
+                    other @ (Pending::Message(_) | Pending::Note(_) | Pending::Mark(_)) => {
+                        books.pending.push_back(other);
+                    }
                     Pending::Move(_) => {}
                 }
             }

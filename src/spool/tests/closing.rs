@@ -23,7 +23,7 @@ fn nothing_is_taken_after_the_close_and_nobody_waits() {
         assert!(matches!(outcome, Err(CommitError::Closed)));
         let own_file = log.begin_own_file(message(3, 1).id).await.unwrap();
         let data = super::messages::mail_data(super::messages::content(&message(3, 1)));
-        let outcome = log.append(message(3, 1), data, Some(own_file)).await;
+        let outcome = log.append_stored(message(3, 1), data, own_file).await;
         assert!(matches!(outcome, Err(CommitError::Closed)));
         log.flush().await;
         log.close();

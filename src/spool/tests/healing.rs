@@ -1,10 +1,11 @@
 //! Faults that end: the log goes on without a restart.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::super::disk::simulated::{CrashAfter, Faults, Simulated};
 use super::super::{CommitError, LogSettings, Space};
-use super::messages::{append, check_content, message};
+use super::messages::{append, check_content, content, mail_data, message};
 use super::{Running, SEGMENT_OCTETS, octets_on_disk, run, settings};
 
 #[test]
@@ -125,6 +126,44 @@ fn a_full_spool_takes_mail_again_when_mail_is_done() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         panic!("never again");
+    });
+}
+
+/// All that a full spool holds goes back to its senders: each report takes room before the message gives its own.
+#[test]
+fn a_full_spool_empties_when_each_message_is_replaced_by_a_report() {
+    run(async {
+        let disk = Simulated::new(1, CrashAfter::NEVER);
+        let settings = bounded();
+        let (running, _) = Running::start(&disk, &settings).await;
+        let log = &running.log;
+        let mut kept = Vec::new();
+        let mut number = 0;
+        loop {
+            number += 1;
+            let accepted = message(number, 9000);
+            match append(log, &accepted).await {
+                Ok(()) => kept.push(accepted),
+                Err(error) => {
+                    assert!(matches!(error, CommitError::Full));
+                    break;
+                }
+            }
+        }
+        for accepted in kept {
+            number += 1;
+            let report = message(number, 10_000);
+            let data = Rc::new(mail_data(content(&report)));
+            log.append_in_place(report.clone(), data).await.unwrap();
+            check_content(log, &report).await.unwrap();
+            log.note_done(accepted.id);
+            log.note_done(report.id);
+            let most = settings.space.octets_max() + 2 * SEGMENT_OCTETS;
+            assert!(settings.space.taken() <= most, "{}", settings.space.taken());
+        }
+        log.flush().await;
+        assert_eq!(log.alive(), 0);
+        running.close().await;
     });
 }
 
