@@ -242,9 +242,10 @@ fn context_fault(
         TlsError::Group { .. } => "--tls-groups",
         TlsError::Cipher { .. } => "--tls-ciphers",
         TlsError::ClientCa { .. } => "--client-ca",
-        TlsError::NoCertificate | TlsError::Certificate { .. } | TlsError::OpenSsl { .. } => {
-            "--cert"
-        }
+        TlsError::NoCertificate
+        | TlsError::Certificate { .. }
+        | TlsError::PeerName(_)
+        | TlsError::OpenSsl { .. } => "--cert",
     };
     Some(Fault::new(flag, error.to_string()))
 }

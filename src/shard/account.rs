@@ -109,7 +109,8 @@ impl Ending {
                 Fault::ClientCertificate => HandshakeFailure::ClientCertificate,
                 Fault::PeerAlert(_) => HandshakeFailure::PeerAlert,
                 Fault::Protocol => HandshakeFailure::Protocol,
-                Fault::Internal => HandshakeFailure::Internal,
+                // Only the sending side verifies a server.
+                Fault::ServerCertificate | Fault::Internal => HandshakeFailure::Internal,
             }),
             Ending::Said | Ending::Drained | Ending::Injected => None,
         }
@@ -231,7 +232,7 @@ impl Account {
                 resumed: facts.resumed,
                 server_name: facts.server_name.as_deref(),
                 client: facts
-                    .client_certificate
+                    .peer_certificate
                     .as_ref()
                     .map(|client| events::Client {
                         subject: &client.subject,

@@ -670,7 +670,7 @@ fn security_of(facts: &Facts) -> Security {
         bits: facts.bits,
         resumed: facts.resumed,
         client_subject: facts
-            .client_certificate
+            .peer_certificate
             .as_ref()
             .map(|client| client.subject.clone()),
     }

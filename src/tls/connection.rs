@@ -1,4 +1,4 @@
-//! One TLS connection on the server's side, over memory: the caller moves the octets.
+//! One TLS connection, of either side, over memory: the caller moves the octets.
 //!
 //! ```text
 //!   ring ── receive(ciphertext) ──▶ ┌───────────┐ ── read() ──▶ session
@@ -8,7 +8,8 @@
 //! Invariants:
 //! - Nothing here waits. What cannot go on says `WantsInput`, and goes on after the next `receive`.
 //! - After any call there may be octets to send, after a failure too: the alert that tells the peer why.
-//! - A client that speaks plaintext gets no octet back.
+//! - A client that speaks plaintext gets no octet back, a server that does none behind our ClientHello.
+//! - How a connection to a next hop ends, by us or by the network, does not spoil the sessions it brought.
 //! - An idle connection holds no buffer of ours and no record buffer of OpenSSL's.
 //!
 //! It does not know time: a handshake's deadline is the caller's.
@@ -17,9 +18,10 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{Error, ErrorCode, ShutdownState, SslRef, SslStream, SslVersion};
 use openssl::x509::X509VerifyResult;
 
+use super::client::{self, ClientContext, PeerName};
 use super::context::{ClientCert, ServerContexts, TlsError};
 use super::facts::Facts;
-use super::failure::{HandshakeError, one_line};
+use super::failure::{HandshakeError, Side, one_line};
 use super::ffi;
 use super::wire::Wire;
 
@@ -31,7 +33,9 @@ pub struct Connection {
 
 /// Where the connection stands.
 enum Stage {
-    /// Not an octet has come.
+    /// To a next hop: not an octet has come.
+    Calling,
+    /// From a client: not an octet has come.
     Silent { early_greeting: Option<Vec<u8>> },
     /// The handshake runs up to our Finished, behind which the greeting goes. `retried`: our first flight
     /// was a HelloRetryRequest.
@@ -103,6 +107,21 @@ impl Connection {
         })
     }
 
+    /// A connection to a next hop. The first [`Connection::handshake`] puts the ClientHello into `outbound`.
+    ///
+    /// In TLS 1.3 a server says behind the handshake that it does not like our certificate: then
+    /// [`Connection::read`] fails. Its tickets come there as well, so that who reads nothing resumes nothing.
+    pub fn connect(context: &ClientContext, peer: &PeerName) -> Result<Connection, TlsError> {
+        let stream = context.new_ssl(peer).and_then(|ssl| {
+            SslStream::new(ssl, Wire::default())
+                .map_err(TlsError::openssl("start a TLS connection"))
+        })?;
+        Ok(Connection {
+            stream,
+            stage: Stage::Calling,
+        })
+    }
+
     /// Takes octets that came from the peer.
     pub fn receive(&mut self, ciphertext: &[u8]) {
         self.stream.get_mut().receive(ciphertext);
@@ -121,6 +140,23 @@ impl Connection {
     /// One stage on, or the answer to the caller.
     fn step(&mut self) -> Result<(), Handshake> {
         match &mut self.stage {
+            Stage::Calling => {
+                if let Some(first) = self.stream.get_ref().waiting().first() {
+                    if !may_answer_in_tls(*first) {
+                        return Err(self.failed(HandshakeError::not_tls()));
+                    }
+                    self.stage = Stage::Handshaking(GreetingSent::No);
+                    return Ok(());
+                }
+                match self.stream.do_handshake() {
+                    // Not without an answer, but if it were it would be right.
+                    Ok(()) => {
+                        self.stage = Stage::Handshaking(GreetingSent::No);
+                        Ok(())
+                    }
+                    Err(error) => Err(self.stopped(&error)),
+                }
+            }
             Stage::Silent { early_greeting } => {
                 let Some(first) = self.stream.get_ref().waiting().first() else {
                     return Err(Handshake::WantsInput);
@@ -181,7 +217,9 @@ impl Connection {
                 if let Err(error) = self.stream.do_handshake() {
                     return Err(self.stopped(&error));
                 }
-                ffi::release_key_share(self.stream.ssl());
+                let ssl = self.stream.ssl();
+                ffi::release_key_share(ssl);
+                client::resumed(ssl);
                 self.stage = Stage::Open(sent);
                 Ok(())
             }
@@ -195,12 +233,18 @@ impl Connection {
         if error.code() == ErrorCode::WANT_READ {
             return Handshake::WantsInput;
         }
-        let verification = match self.stream.ssl().verify_result() {
+        let ssl = self.stream.ssl();
+        let side = if ssl.is_server() {
+            Side::Server
+        } else {
+            Side::Client
+        };
+        let verification = match ssl.verify_result() {
             X509VerifyResult::OK => None,
             result => Some(result.error_string()),
         };
         let failure = match error.ssl_error() {
-            Some(stack) => HandshakeError::from_stack(stack, verification),
+            Some(stack) => HandshakeError::from_stack(side, stack, verification),
             None => HandshakeError::internal(&error.to_string()),
         };
         self.failed(failure)
@@ -208,6 +252,7 @@ impl Connection {
 
     fn failed(&mut self, error: HandshakeError) -> Handshake {
         self.stream.get_mut().discard_inbound();
+        client::failed(self.stream.ssl());
         self.stage = Stage::Failed(error.clone());
         Handshake::Failed(error)
     }
@@ -285,6 +330,23 @@ impl Connection {
     pub fn facts(&self) -> Facts {
         Facts::of(self.stream.ssl())
     }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // OpenSSL takes a session for spoilt, the one we keep as well, whose connection goes without a close_notify
+        // of ours. TLS 1.0 asked for that; since TLS 1.1 (RFC 4346 §7.2.1) an unclean end is no reason. One
+        // that ended in a fatal alert is marked already, and stays so (RFC 5246 §7.2.2).
+        if !self.stream.ssl().is_server() {
+            self.stream.set_shutdown(ShutdownState::SENT);
+        }
+    }
+}
+
+/// What a server answers a ClientHello with: a handshake record (22), or an alert (21). OpenSSL would call
+/// plaintext there a wrong version, and send an alert.
+fn may_answer_in_tls(first: u8) -> bool {
+    first == 22 || first == 21
 }
 
 /// A TLS connection begins with a handshake record (22); OpenSSL also reads a ClientHello in the form of

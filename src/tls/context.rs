@@ -13,7 +13,6 @@
 
 use std::collections::HashMap;
 use std::ffi::c_long;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +30,7 @@ use openssl::x509::{X509, X509Name};
 
 use super::failure::one_line;
 use super::ffi::{self, Ticketing};
-use super::material::{CertifiedKey, canonical_name};
+use super::material::{CertifiedKey, canonical_name, read_authorities};
 use super::tickets::TicketKeyRing;
 
 /// What an operator decides about TLS.
@@ -134,6 +133,9 @@ pub enum TlsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A next hop that nothing can be asked of: neither a host name nor an address.
+    #[error("\"{}\" is not a host name", .0.escape_debug())]
+    PeerName(Box<str>),
     /// OpenSSL failed at something that should not fail.
     #[error("cannot {doing}: {reason}")]
     OpenSsl {
@@ -407,7 +409,7 @@ impl Policy {
                 builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
             }
         }
-        builder.set_verify_depth(CLIENT_CHAIN_DEPTH_MAX);
+        builder.set_verify_depth(CHAIN_DEPTH_MAX);
         if let Some(cas) = &self.client_cas {
             // The names tell the client which of its certificates we can use.
             let mut names = Stack::<X509Name>::new()?;
@@ -423,7 +425,10 @@ impl Policy {
 
 /// Adds copies, not references: reference counts and the blinding of an RSA key are points where
 /// shards would meet.
-fn add_copy(builder: &mut SslContextBuilder, pair: &CertifiedKey) -> Result<(), ErrorStack> {
+pub(super) fn add_copy(
+    builder: &mut SslContextBuilder,
+    pair: &CertifiedKey,
+) -> Result<(), ErrorStack> {
     let leaf = X509::from_der(&pair.leaf.to_der()?)?;
     let key = PKey::private_key_from_der(&pair.key.private_key_to_der()?)?;
     let mut chain = Stack::<X509>::new()?;
@@ -439,11 +444,7 @@ impl ClientCas {
             path: path.to_owned(),
             reason,
         };
-        let pem = fs::read(path).map_err(|error| fault(error.to_string()))?;
-        let certificates = X509::stack_from_pem(&pem).map_err(|error| fault(one_line(&error)))?;
-        if certificates.is_empty() {
-            return Err(fault("no certificate in PEM form in it".to_owned()));
-        }
+        let certificates = read_authorities(path).map_err(fault)?;
         Ok(ClientCas { certificates })
     }
 
@@ -481,7 +482,7 @@ fn session_id_context(
 }
 
 /// The list as OpenSSL will take it.
-fn usable_groups(groups: &str) -> Result<String, TlsError> {
+pub(super) fn usable_groups(groups: &str) -> Result<String, TlsError> {
     let mut scratch = SslContextBuilder::new(SslMethod::tls_server())
         .map_err(TlsError::openssl("set up a TLS context"))?;
     let mut known = |list: &str| scratch.set_groups_list(list).is_ok();
@@ -567,5 +568,5 @@ const TICKET_LIFETIME_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// recommends a limit and names none; this is the one it has for a ticket.
 const SESSION_SECONDS_MAX: u64 = 7 * 86_400;
 
-/// Client, two intermediates, root: real chains are not longer.
-const CLIENT_CHAIN_DEPTH_MAX: u32 = 8;
+/// The peer's own, two intermediates, root: real chains are not longer.
+pub(super) const CHAIN_DEPTH_MAX: u32 = 8;

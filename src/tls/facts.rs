@@ -7,7 +7,7 @@ use openssl::x509::{X509NameRef, X509Ref, X509VerifyResult};
 use super::failure::escaped;
 use super::ffi;
 
-/// What both ends agreed on, and who the client is.
+/// What both ends agreed on, and who the peer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// `TLSv1.2` or `TLSv1.3`.
@@ -21,30 +21,32 @@ pub struct Facts {
     pub group: Option<Box<str>>,
     /// A ticket was taken in place of a full handshake.
     pub resumed: bool,
-    /// The name the client asked for (RFC 6066 §3), as it sent it.
+    /// The name the client asked for (RFC 6066 §3), as it sent it; on the client's side the one we sent.
     pub server_name: Option<Box<str>>,
-    /// The certificate the client presented, now or when the session that was resumed began.
-    pub client_certificate: Option<ClientCertificate>,
+    /// The certificate the peer presented, now or when the session that was resumed began. A client often has
+    /// none; a server always has.
+    pub peer_certificate: Option<PeerCertificate>,
 }
 
-/// A client's certificate.
+/// The certificate of the other end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCertificate {
+pub struct PeerCertificate {
     /// The subject as one line, `CN=mx.example, O=Example`. Control characters are escaped: a peer
     /// wrote it and a log shows it.
     pub subject: Box<str>,
     /// The subject alternative names: DNS names, mail addresses, IP addresses.
     pub names: Vec<Box<str>>,
-    /// Whether a CA of `--client-ca` vouches for it.
+    /// Whether it can be believed, by the rules of this side.
     pub verification: Verification,
 }
 
-/// Whether a client's certificate can be believed.
+/// Whether a certificate can be believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verification {
-    /// A CA of `--client-ca` signed it and it is in its time.
+    /// It is in its time, and a trust anchor vouches for it: of a client one of `--client-ca`; of a server one of
+    /// `--out-ca` or the system's, and then it is for the name connected to, too.
     Trusted,
-    /// It is only a claim (`--client-cert request`); the text says why.
+    /// It is only a claim (`--client-cert request`, `--out-verify no`); the text says why, in one line.
     Untrusted(Box<str>),
 }
 
@@ -68,16 +70,16 @@ impl Facts {
             server_name: ssl
                 .servername(NameType::HOST_NAME)
                 .map(|name| escaped(name).into()),
-            client_certificate: ssl
+            peer_certificate: ssl
                 .peer_certificate()
-                .map(|certificate| ClientCertificate::of(&certificate, ssl.verify_result())),
+                .map(|certificate| PeerCertificate::of(&certificate, ssl.verify_result())),
         }
     }
 }
 
-impl ClientCertificate {
-    fn of(certificate: &X509Ref, result: X509VerifyResult) -> ClientCertificate {
-        ClientCertificate {
+impl PeerCertificate {
+    fn of(certificate: &X509Ref, result: X509VerifyResult) -> PeerCertificate {
+        PeerCertificate {
             subject: subject_line(certificate.subject_name()).into(),
             names: alternative_names(certificate),
             verification: if result == X509VerifyResult::OK {

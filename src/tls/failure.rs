@@ -19,9 +19,9 @@ pub struct HandshakeError {
 /// The kinds of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// The client does not speak TLS: plaintext came.
+    /// The peer does not speak TLS: plaintext came.
     NotTls,
-    /// The client offers no version that we take.
+    /// The peer has no version that we take.
     Version,
     /// No cipher suite, or no signature algorithm for our keys, in common.
     NoSharedCipher,
@@ -29,12 +29,23 @@ pub enum Fault {
     NoSharedGroup,
     /// The client's certificate is missing or is not to be trusted, and one is required.
     ClientCertificate,
-    /// The client gave up with this alert (RFC 8446 §6); often it does not like our certificate.
+    /// The server's certificate is not to be trusted, and `--out-verify yes` asks for one that is.
+    ServerCertificate,
+    /// The peer gave up with this alert (RFC 8446 §6); often it does not like our certificate.
     PeerAlert(u8),
-    /// The client broke the protocol.
+    /// The peer broke the protocol.
     Protocol,
     /// The fault is ours: no memory, or an error inside OpenSSL.
     Internal,
+}
+
+/// Which end we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// A client came to us.
+    Server,
+    /// We went to a next hop.
+    Client,
 }
 
 impl HandshakeError {
@@ -45,8 +56,13 @@ impl HandshakeError {
         }
     }
 
-    /// What OpenSSL left behind, and what it found wrong with the client's certificate, if anything.
-    pub(super) fn from_stack(stack: &ErrorStack, verification: Option<&str>) -> HandshakeError {
+    /// What OpenSSL left behind, and what it found wrong with the peer's certificate, if anything.
+    pub(super) fn from_stack(
+        side: Side,
+        stack: &ErrorStack,
+        verification: Option<&str>,
+    ) -> HandshakeError {
+        let fault_of = |error| fault_of(side, error);
         let fault = stack.errors().iter().find_map(fault_of).unwrap_or_else(|| {
             if stack
                 .errors()
@@ -59,7 +75,9 @@ impl HandshakeError {
             }
         });
         let mut text = one_line(stack);
-        if let (Fault::ClientCertificate, Some(verification)) = (fault, verification) {
+        if let (Fault::ClientCertificate | Fault::ServerCertificate, Some(verification)) =
+            (fault, verification)
+        {
             text.push_str(": ");
             text.push_str(verification);
         }
@@ -119,7 +137,7 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     }
 }
 
-fn fault_of(error: &Error) -> Option<Fault> {
+fn fault_of(side: Side, error: &Error) -> Option<Fault> {
     if error.library_code() != ERR_LIB_SSL {
         return None;
     }
@@ -130,7 +148,17 @@ fn fault_of(error: &Error) -> Option<Fault> {
     if let Some(alert) = reason.checked_sub(ALERT_REASON_OFFSET)
         && let Ok(alert) = u8::try_from(alert)
     {
-        return Some(Fault::PeerAlert(alert));
+        return Some(match (side, alert) {
+            // RFC 8446 §4.2.1: this is how a server says that it has none of the versions offered.
+            (Side::Client, PROTOCOL_VERSION) => Fault::Version,
+            (Side::Client | Side::Server, alert) => Fault::PeerAlert(alert),
+        });
+    }
+    if reason == CERTIFICATE_VERIFY_FAILED {
+        return Some(match side {
+            Side::Server => Fault::ClientCertificate,
+            Side::Client => Fault::ServerCertificate,
+        });
     }
     REASONS
         .iter()
@@ -143,6 +171,12 @@ const ERR_LIB_SSL: i32 = 20;
 
 /// `SSL_AD_REASON_OFFSET` of `openssl/sslerr.h`: an alert from the peer is a reason above it.
 const ALERT_REASON_OFFSET: i32 = 1000;
+
+/// The alert `protocol_version` (RFC 8446 §6.2).
+const PROTOCOL_VERSION: u8 = 70;
+
+/// `SSL_R_CERTIFICATE_VERIFY_FAILED` of `openssl/sslerr.h`, the one reason that either side can have.
+const CERTIFICATE_VERIFY_FAILED: i32 = 134;
 
 /// `ERR_RFLAG_FATAL` of `openssl/err.h`: out of memory, internal error, called wrongly.
 const FATAL_FLAG: i32 = 1 << 18;
@@ -165,6 +199,6 @@ const REASONS: &[(i32, Fault)] = &[
     (101, Fault::NoSharedGroup),     // NO_SUITABLE_KEY_SHARE
     (295, Fault::NoSharedGroup),     // NO_SUITABLE_GROUPS
     (410, Fault::NoSharedGroup),     // NO_SHARED_GROUPS
+    (394, Fault::NoSharedGroup),     // DH_KEY_TOO_SMALL
     (199, Fault::ClientCertificate), // PEER_DID_NOT_RETURN_A_CERTIFICATE
-    (134, Fault::ClientCertificate), // CERTIFICATE_VERIFY_FAILED
 ];

@@ -1,5 +1,5 @@
 //! What the `openssl` crate does not bind, or not as a safe call: ticket keys, chains by key, session
-//! lifetime, group names, offering a ticket.
+//! lifetime, group names, offering a ticket, a ticket's lifetime.
 //!
 //! The only `unsafe` of the TLS side. Every function here is safe to call; the pointers they pass on
 //! come from the crate's own types, or from OpenSSL for the time of a callback.
@@ -8,7 +8,7 @@
 //! when OpenSSL frees the context, which is after the last `SSL` made from it is gone. So the callbacks,
 //! which find the ring through their `SSL`, never see a ring that is gone.
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_ulong, c_void};
 use std::ptr;
 use std::slice;
 use std::sync::{Arc, OnceLock};
@@ -116,7 +116,7 @@ pub(super) fn group_name(ssl: &SslRef) -> Option<&str> {
     unsafe { CStr::from_ptr(name) }.to_str().ok()
 }
 
-/// Gives back the memory of the client's key share, once the handshake is over. OpenSSL keeps it as long as the
+/// Gives back the memory of the peer's key share, once the handshake is over. OpenSSL keeps it as long as the
 /// connection lives, to be asked about it: 6.7 KiB of 27 KiB an idle session under X25519MLKEM768.
 ///
 /// There is no call for that, but to give the key, of which the `SSL` has a reference, another type empties
@@ -155,14 +155,8 @@ pub(super) fn renegotiate(ssl: &SslRef) {
     assert_eq!(begun, 1);
 }
 
-/// For tests: how long the server told the client that this ticket is good, in seconds.
-#[cfg(test)]
-pub(super) fn lifetime_hint(session: &SslSessionRef) -> std::ffi::c_ulong {
-    unsafe extern "C" {
-        fn SSL_SESSION_get_ticket_lifetime_hint(
-            session: *const sys::SSL_SESSION,
-        ) -> std::ffi::c_ulong;
-    }
+/// How long the server told the client that this ticket is good, in seconds.
+pub(super) fn lifetime_hint(session: &SslSessionRef) -> c_ulong {
     // SAFETY: a query of a valid session.
     unsafe { SSL_SESSION_get_ticket_lifetime_hint(session.as_ptr()) }
 }
@@ -410,6 +404,7 @@ unsafe extern "C" {
         data: *mut *mut c_void,
         octets: *mut usize,
     ) -> c_int;
+    fn SSL_SESSION_get_ticket_lifetime_hint(session: *const sys::SSL_SESSION) -> c_ulong;
     fn SSL_CTX_set_timeout(context: *mut sys::SSL_CTX, seconds: c_long) -> c_long;
     fn SSL_CTX_use_cert_and_key(
         context: *mut sys::SSL_CTX,

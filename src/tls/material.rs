@@ -182,6 +182,17 @@ fn read_certificates(path: &Path) -> Result<Vec<X509>, MaterialError> {
     X509::stack_from_pem(&pem).map_err(|error| malformed(CERTIFICATE, path, &error))
 }
 
+/// Reads a bundle of CA certificates, PEM, one at least. What is wrong with it is told without the file's name,
+/// which the caller puts behind its flag.
+pub(super) fn read_authorities(path: &Path) -> Result<Vec<X509>, String> {
+    let pem = fs::read(path).map_err(|error| error.to_string())?;
+    let certificates = X509::stack_from_pem(&pem).map_err(|error| one_line(&error))?;
+    if certificates.is_empty() {
+        return Err("no certificate in PEM form in it".to_owned());
+    }
+    Ok(certificates)
+}
+
 fn read_key(path: &Path) -> Result<PKey<Private>, MaterialError> {
     let pem = read(KEY, path)?;
     if memchr::memmem::find(&pem, b"PRIVATE KEY-----").is_none() {
@@ -277,7 +288,7 @@ fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
     Ok(time.unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
-const CERTIFICATE: &str = "certificate";
+pub(super) const CERTIFICATE: &str = "certificate";
 const KEY: &str = "key";
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ fn are_asked_for_as_the_policy_says() {
                     );
                     Refused
                 }
-                Handshake::Done(_) => match dialogue.server.facts().client_certificate {
+                Handshake::Done(_) => match dialogue.server.facts().peer_certificate {
                     None => Nobody,
                     Some(certificate) => match certificate.verification {
                         Verification::Trusted => Trusted,
@@ -100,7 +100,7 @@ fn are_told_by_subject_and_names_also_when_resumed() {
                 let mut dialogue = client.connect(&server, ticket);
                 let facts = dialogue.facts();
                 assert_eq!(facts.resumed, resumed);
-                let certificate = facts.client_certificate.unwrap();
+                let certificate = facts.peer_certificate.unwrap();
                 assert_eq!(&*certificate.subject, "CN=ringpost development client");
                 let names: Vec<&str> = certificate.names.iter().map(|name| &**name).collect();
                 assert_eq!(names, ["client.mx.test", "client@mx.test"]);

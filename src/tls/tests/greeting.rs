@@ -57,7 +57,7 @@ fn leaves_before_the_clients_finished() {
         );
         assert_eq!(client.take_tickets().len(), 1, "{name}");
         assert_eq!(
-            facts.client_certificate.is_some(),
+            facts.peer_certificate.is_some(),
             name.ends_with("has one") || name == "require"
         );
     }

@@ -5,6 +5,7 @@
 mod clients;
 mod faults;
 mod greeting;
+mod hops;
 mod names;
 mod negotiation;
 mod resumption;

@@ -244,7 +244,7 @@ fn the_facts_of_a_handshake() {
             group: Some(group.into()),
             resumed: false,
             server_name: Some("mx.test".into()),
-            client_certificate: None,
+            peer_certificate: None,
         }
     );
     dialogue.close();
