@@ -12,10 +12,12 @@
 //! | [`status`] | enhanced status codes |
 //! | [`sasl`] | the exchanges of AUTH |
 //! | [`server`] | the session: state, policy, limits |
+//! | [`client`] | the sending session: what a peer is told, and what it makes of it |
 //!
 //! Must never know: a ring, a TLS library, a file, a shard. Time is an argument.
 
 pub mod chunk;
+pub mod client;
 pub mod command;
 pub mod data;
 pub mod dsn;
