@@ -4,12 +4,14 @@
 
 mod attempt;
 mod content;
+pub mod dns;
 mod events;
 pub mod maildir;
 pub mod queue;
 mod schedule;
 mod settings;
 pub mod target;
+pub mod verdict;
 
 pub use content::Content;
 pub use queue::{Queue, QueueMeters, QueuePlan, Stored};
