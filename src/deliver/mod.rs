@@ -8,6 +8,7 @@ pub mod dns;
 mod events;
 pub mod maildir;
 pub mod queue;
+pub mod report;
 mod schedule;
 mod settings;
 pub mod target;
