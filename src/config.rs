@@ -16,7 +16,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::deliver::target::Target;
-use crate::deliver::{Durability, RetrySchedule};
+use crate::deliver::{Durability, RetrySchedule, Sending};
 use crate::smtp::data::Budget;
 use crate::smtp::end_of_data::StrayNewline;
 use crate::smtp::server::{
@@ -26,6 +26,7 @@ use crate::smtp::server::{
 use crate::tls::{ClientCert, TlsSettings};
 
 pub mod loaded;
+mod sending;
 
 /// Everything `serve` was told.
 #[derive(Debug, Clone)]
@@ -84,6 +85,10 @@ pub struct Config {
     pub routes: Vec<(String, Target)>,
     /// When what could not be delivered is tried again.
     pub retry_schedule: RetrySchedule,
+    /// How mail is sent on. The logins are still in their files.
+    pub sending: Sending,
+    /// Who is logged in as, and where the passwords lie.
+    pub logins: Vec<LoginFile>,
     /// How long transactions under way may take to finish after SIGTERM.
     pub drain_timeout: Duration,
     /// The user to become once the listeners are bound.
@@ -105,6 +110,17 @@ pub struct CertPair {
     pub cert: PathBuf,
     /// PEM: the leaf's private key.
     pub key: PathBuf,
+}
+
+/// A login at a next hop, and the file that holds its password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginFile {
+    /// The next hop's host, or a recipient domain: a name in lower-case A-labels, or an address without brackets.
+    pub place: String,
+    /// The name to log in by.
+    pub name: String,
+    /// The password is the first line.
+    pub password: PathBuf,
 }
 
 /// What the protocol core is told, but for the files.
@@ -217,6 +233,7 @@ impl Config {
             }
             routed.push(domain);
         }
+        self.sending_faults(&mut faults);
         faults
     }
 
@@ -290,7 +307,14 @@ impl Config {
                 "none: accepted mail may be lost with the power",
             );
         }
+        self.sending_warnings(&mut warnings);
         warnings
+    }
+
+    /// Every target, with the flag that names it.
+    pub fn targets(&self) -> impl Iterator<Item = (&'static str, &Target)> {
+        let routes = self.routes.iter().map(|(_, target)| ("--route", target));
+        std::iter::once(("--deliver", &self.deliver)).chain(routes)
     }
 
     /// Whether any channel can be TLS; without one no certificate is needed.

@@ -11,17 +11,19 @@
 //!                  deliver::Queue ──▶ spool          auth        tls, ring
 //!                        │             │ on stable storage: 250
 //!                        ▼             ▼
-//!                     attempts: Maildir, discard ──▶ noted as done
+//!                     attempts ─┬─▶ Maildir, discard ─────────┬─▶ noted as done
+//!                               └─▶ hops: dns, tls, ring, ────┴─▶ report, a message for deliver::Queue
+//!                                   smtp::client::Session ◀──▶ next hop
 //! ```
 //!
 //! | module | owns | must never know |
 //! |---|---|---|
-//! | [`smtp`] | the protocol core: grammar, sessions, end of data, replies | sockets, files, the clock, any module of ours |
-//! | [`tls`] | OpenSSL: certificates, contexts, ticket keys, TLS over memory | sockets, SMTP |
+//! | [`smtp`] | the protocol core: grammar, sessions of both sides (`server`, `client`), end of data, replies | sockets, files, the clock, any module of ours |
+//! | [`tls`] | OpenSSL: certificates, contexts of both sides, ticket keys, TLS over memory | sockets, SMTP |
 //! | [`ring`] | all of io_uring, and the `unsafe` that takes | SMTP, TLS |
 //! | [`peers`] | who counts as one peer, and how many places each one holds | what the places are |
 //! | [`auth`] | users, hashes, threads that verify passwords | sessions |
-//! | [`deliver`] | the queue of a shard, attempts and their schedule, targets, routes, Maildir | sessions |
+//! | [`deliver`] | the queue of a shard, attempts and their schedule, targets, routes, Maildir; connections to next hops (`hops`), which hosts those are (`dns`), what senders are told (`report`) | sessions |
 //! | [`spool`] | what was accepted, on stable storage: the log, its segments, recovery | sessions, where mail goes |
 //! | [`shard`] | one core: accepts, drives sessions, performs their effects, enforces deadlines | flags, HTTP |
 //! | [`control`] | the process: start, signals, reload, metrics, logs, end | what is said in a session |

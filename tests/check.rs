@@ -7,6 +7,7 @@ mod command_line;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 
 use command_line::{Run, assert_lines};
 
@@ -29,8 +30,100 @@ fn check_prints_what_would_run_and_makes_nothing() {
             "  deliver         everything to maildir:./ringpost-data/maildir",
         ],
     );
+    assert_lines(
+        &summary,
+        &[
+            "  retries         after 1m, 5m, 15m, 1h, 4h, the last goes on",
+            "  given up        after 5d, its sender told after 4h",
+            "  next hops       none",
+        ],
+    );
+    assert!(!summary.contains("EHLO"), "{summary}");
     assert!(!summary.contains("Warnings"), "{summary}");
     assert_eq!(fs::read_dir(run.directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn check_tells_how_mail_is_sent_on() {
+    let run = Run::new();
+    run.run(&["dev-certs"]).fine();
+    let password = run.write("password", "correct horse\nbattery staple\n");
+    fs::set_permissions(password, PermissionsExt::from_mode(0o600)).unwrap();
+    let summary = run
+        .run(&[
+            "check",
+            "--hostname=mx.test",
+            "--deliver=smtp:Relay.test:587",
+            "--route=a.test=lmtp:[::1]:24",
+            "--out-auth=relay.test=us@mx.test:password",
+            "--durability=next-hop",
+        ])
+        .fine();
+    assert_lines(
+        &summary,
+        &[
+            "  250 means       the next hop has it, or on stable storage",
+            "  deliver         a.test to lmtp:[::1]:24",
+            "  deliver         everything else to smtp:relay.test:587",
+            "  EHLO            mx.test",
+            "  STARTTLS        where it is offered, in clear elsewhere",
+            "  next hop        need not prove its name, the system's CAs",
+            "  login           relay.test as us@mx.test, password in password",
+            "  connections     256, 20 to one next hop",
+            "  DNS             the system's",
+            "  senders wait    10s for the next hop, then its copy is on disk",
+            "  --out-auth: without --out-verify yes, who pretends to be the next hop gets the password",
+        ],
+    );
+    assert!(!summary.contains("horse"), "{summary}");
+
+    let summary = run
+        .run(&[
+            "check",
+            "--hostname=mx.test",
+            "--deliver=mx",
+            "--out-helo=out.test",
+            "--out-tls=required",
+            "--out-ca=certs/ca.crt",
+            "--dns=127.0.0.1:53",
+            "--delay-notice=never",
+        ])
+        .fine();
+    assert_lines(
+        &summary,
+        &[
+            "  given up        after 5d, its sender not told before",
+            "  EHLO            out.test",
+            "  STARTTLS        required, without it mail waits",
+            "  next hop        must prove its name, CAs in certs/ca.crt",
+            "  DNS             127.0.0.1:53",
+        ],
+    );
+    for absent in ["login", "our certificate", "senders wait", "Warnings"] {
+        assert!(!summary.contains(absent), "{absent}: {summary}");
+    }
+
+    let summary = run
+        .run(&[
+            "check",
+            "--hostname=mx.test",
+            "--deliver=mx",
+            "--out-clear-after-tls-failure=yes",
+            "--out-cert=certs/client.crt",
+            "--out-key=certs/client.key",
+        ])
+        .fine();
+    assert_lines(
+        &summary,
+        &[
+            "  handshake fails a new connection, in clear",
+            "  next hop        need not prove its name, the system's CAs",
+            "  our certificate certs/client.crt, if asked for",
+        ],
+    );
+
+    let summary = run.run(&["check", "--deliver=mx", "--out-tls=off"]).fine();
+    assert_lines(&summary, &["  STARTTLS        never asked for"]);
 }
 
 #[test]
@@ -58,6 +151,36 @@ fn check_warns_of_what_is_hardly_meant() {
         summary.contains("(RSA, localhost mx.test, until "),
         "{summary}"
     );
+
+    run.write("password", "x\n");
+    for name in ["password", "certs/client.key"] {
+        fs::set_permissions(run.path(name), PermissionsExt::from_mode(0o644)).unwrap();
+    }
+    let _socket = UnixListener::bind(run.path("socket")).unwrap();
+    let summary = run
+        .run(&[
+            "check",
+            "--hostname=mx.test",
+            "--deliver=mx",
+            "--route=a.test=lmtp:unix:password",
+            "--route=b.test=lmtp:unix:none",
+            "--route=c.test=lmtp:unix:socket",
+            "--out-verify=yes",
+            "--out-ca=certs/ca.crt",
+            "--out-cert=certs/client.crt",
+            "--out-key=certs/client.key",
+            "--out-auth=a.test=us:password",
+        ])
+        .fine();
+    let (_, warnings) = summary.split_once("Warnings\n").expect("warnings");
+    let warnings: Vec<&str> = warnings.lines().collect();
+    let expected = [
+        "  --out-key: certs/client.key can be read by everybody on this machine",
+        "  --out-auth: password can be read by everybody on this machine",
+        "  --route: password is no socket now, mail waits for one",
+        "  --route: none is no socket now, mail waits for one",
+    ];
+    assert_eq!(warnings, expected, "{summary}");
 }
 
 #[test]
@@ -73,6 +196,10 @@ fn check_and_serve_name_the_same_faults() {
         PermissionsExt::from_mode(0o644),
     )
     .unwrap();
+    run.write("empty", "");
+    run.write("empty-line", "\nsecret\n");
+    run.write("nul", "a\0b\n");
+    fs::write(run.path("latin"), b"caf\xe9\n").unwrap();
     let (cert, key) = ("certs/server-rsa.crt", "certs/server-rsa.key");
     let rows: &[(&str, &[&str], &str)] = &[
         (
@@ -181,6 +308,41 @@ fn check_and_serve_name_the_same_faults() {
             "a port twice",
             &["--listen", "127.0.0.1:1", "--listen-tls", "127.0.0.1:1"],
             "--listen-tls: 127.0.0.1:1 is already taken by --listen",
+        ),
+        (
+            "no password",
+            &["--deliver=mx", "--out-auth=a.test=us:none"],
+            "--out-auth: cannot read password none: ",
+        ),
+        (
+            "a password of nothing",
+            &["--deliver=mx", "--out-auth=a.test=us:empty"],
+            "--out-auth: empty: the first line is empty",
+        ),
+        (
+            "a password on the second line",
+            &["--deliver=mx", "--out-auth=a.test=us:empty-line"],
+            "--out-auth: empty-line: the first line is empty",
+        ),
+        (
+            "a NUL in the password",
+            &["--deliver=mx", "--out-auth=a.test=us:nul"],
+            "--out-auth: nul: a password cannot hold NUL",
+        ),
+        (
+            "a password in another encoding",
+            &["--deliver=mx", "--out-auth=a.test=us:latin"],
+            "--out-auth: cannot read password latin: ",
+        ),
+        (
+            "a certificate for next hops alone",
+            &["--deliver=mx", "--out-cert=none"],
+            "--out-cert: none has no --out-key",
+        ),
+        (
+            "a circle",
+            &["--listen=127.0.0.1:25", "--deliver=smtp:127.0.0.1:25"],
+            "--deliver: smtp:127.0.0.1:25 is this server itself",
         ),
     ];
     for (name, flags, beginning) in rows {

@@ -120,6 +120,27 @@ fn a_restart_delivers_what_lay_in_the_queue() {
     await_no_large_files(&server);
 }
 
+/// `--durability next-hop` without a next hop is as good as `disk`.
+#[test]
+fn durability_next_hop_keeps_what_it_cannot_pass_on() {
+    let setup = Setup::new().flag("--durability", "next-hop");
+    let block = Block::put(&setup.path("mail/example.test/u"));
+    let server = setup.flag("--retry-schedule", "100ms").start();
+    let sum = |name| server.scrape().sum(name, &[]);
+    let promised = [("durability", "next-hop")];
+    assert_eq!(server.scrape().sum("ringpost_spool_info", &promised), 1);
+    let syncs = sum("ringpost_spool_syncs_total");
+    let mut client = server.client();
+    client.ehlo();
+    client
+        .deliver("a@b.test", &["u@example.test"], TEXT)
+        .begins("250 2.0.0");
+    assert!(sum("ringpost_spool_syncs_total") > syncs);
+    let server = server.kill().start();
+    block.remove();
+    assert_eq!(server.maildir("example.test", "u").messages().len(), 1);
+}
+
 /// `--durability none` keeps mail in memory, and puts it away when the server ends as it should.
 #[test]
 fn durability_none_outlives_a_clean_end() {

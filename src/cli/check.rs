@@ -11,11 +11,11 @@ use super::values::{write_duration, write_octets};
 use super::{Failed, print};
 use crate::config::loaded::{Loaded, Purpose, development_directory};
 use crate::config::{Config, Fault, LogFormat, LogLevel};
-use crate::deliver::Durability;
+use crate::deliver::{Durability, OutTls};
 use crate::smtp::end_of_data::StrayNewline;
 use crate::smtp::server::{Anonymous, AuthOffer, ChannelPolicy, StartTls};
 use crate::tls::material::KeyType;
-use crate::tls::{ClientCert, MinVersion};
+use crate::tls::{ClientCert, MinVersion, Verify};
 
 /// Prints the summary, or fails with a line for each fault.
 pub(super) fn run(flags: ServeFlags) -> Result<(), Failed> {
@@ -43,6 +43,7 @@ fn summary(config: &Config, loaded: &Loaded) -> String {
     policy(config, loaded, &mut summary);
     limits(config, &mut summary);
     delivery(config, &mut summary);
+    sending(config, &mut summary);
     process(config, &mut summary);
     if !loaded.warnings.is_empty() {
         summary.section("Warnings");
@@ -258,6 +259,7 @@ fn delivery(config: &Config, summary: &mut Summary) {
     summary.entry("data directory", config.data_dir.display());
     let durability = match config.durability {
         Durability::Disk => "on stable storage",
+        Durability::NextHop => "the next hop has it, or on stable storage",
         Durability::None => "received",
     };
     summary.entry("250 means", durability);
@@ -270,6 +272,79 @@ fn delivery(config: &Config, summary: &mut Summary) {
         "everything else"
     };
     summary.entry("deliver", format_args!("{rest} to {}", config.deliver));
+}
+
+fn sending(config: &Config, summary: &mut Summary) {
+    summary.section("Sending");
+    let sending = &config.sending;
+    let waits = config.retry_schedule.waits().iter().copied();
+    let waits: Vec<String> = waits.map(write_duration).collect();
+    summary.entry(
+        "retries",
+        format_args!("after {}, the last goes on", waits.join(", ")),
+    );
+    let notice = match sending.delay_notice {
+        Some(wait) => format!("its sender told after {}", write_duration(wait)),
+        None => "its sender not told before".to_owned(),
+    };
+    let lifetime = write_duration(sending.queue_lifetime);
+    summary.entry("given up", format_args!("after {lifetime}, {notice}"));
+    if !config.targets().any(|(_, target)| target.is_next_hop()) {
+        summary.entry("next hops", "none");
+        return;
+    }
+    summary.entry("EHLO", &sending.helo);
+    let tls = match sending.tls {
+        OutTls::Off => "never asked for",
+        OutTls::Negotiated => "where it is offered, in clear elsewhere",
+        OutTls::Required => "required, without it mail waits",
+    };
+    summary.entry("STARTTLS", tls);
+    if sending.clear_after_tls_failure && sending.tls == OutTls::Negotiated {
+        summary.entry("handshake fails", "a new connection, in clear");
+    }
+    let verify = match sending.client.verify {
+        Verify::Yes => "must prove its name",
+        Verify::No => "need not prove its name",
+    };
+    match &sending.client.ca {
+        Some(path) => summary.entry(
+            "next hop",
+            format_args!("{verify}, CAs in {}", path.display()),
+        ),
+        None => summary.entry("next hop", format_args!("{verify}, the system's CAs")),
+    }
+    if let Some((certificate, _)) = &sending.client.certificate {
+        summary.entry(
+            "our certificate",
+            format_args!("{}, if asked for", certificate.display()),
+        );
+    }
+    for login in &config.logins {
+        let (place, name, password) = (&login.place, &login.name, login.password.display());
+        summary.entry(
+            "login",
+            format_args!("{place} as {name}, password in {password}"),
+        );
+    }
+    summary.entry(
+        "connections",
+        format_args!(
+            "{}, {} to one next hop",
+            sending.connections_max, sending.connections_per_hop_max
+        ),
+    );
+    match sending.dns {
+        Some(server) => summary.entry("DNS", server),
+        None => summary.entry("DNS", "the system's"),
+    }
+    if config.durability == Durability::NextHop {
+        let wait = write_duration(sending.next_hop_timeout);
+        summary.entry(
+            "senders wait",
+            format_args!("{wait} for the next hop, then its copy is on disk"),
+        );
+    }
 }
 
 fn process(config: &Config, summary: &mut Summary) {

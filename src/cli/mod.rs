@@ -150,6 +150,10 @@ const FORMS_HELP: &str = "\
 Forms:
   SIZE      octets, or a number with k, M or G (1024): 50M
   DURATION  a number with ms, s, m, h or d: 300s
+  TARGET    maildir:DIR (a Maildir for each recipient), smtp:HOST:PORT, smtps:HOST:PORT
+            (TLS from the first octet), lmtp:HOST:PORT, lmtp:unix:PATH, mx (the domain's
+            mail exchangers), discard; HOST is a name, an IPv4 address, or an IPv6
+            address in brackets
   @FILE     in place of flags reads flags from FILE, one a line, # begins a comment;
             a line is --flag value or --flag=value, the value may stand in quotes
   Each flag can also come from the environment as RINGPOST_ and its name, upper-case and

@@ -7,6 +7,8 @@
 //! - What one flag says wrongly is clap's error (exit status 2); what several say wrongly together
 //!   is a [`Fault`] (exit status 1), found by `check` too.
 
+mod sending;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args};
 use ipnet::IpNet;
 
+use self::sending::SendingFlags;
 use super::{Failed, values};
 use crate::config::loaded::{Loaded, Purpose};
 use crate::config::{
@@ -23,8 +26,8 @@ use crate::config::{
 };
 use crate::control::lock::private_dir;
 use crate::control::privileges::{Identity, PrivilegesError};
+use crate::deliver::Durability;
 use crate::deliver::target::Target;
-use crate::deliver::{Durability, RetrySchedule};
 use crate::smtp::end_of_data::StrayNewline;
 use crate::smtp::server::{
     Anonymous, AuthOffer, ChannelPolicy, DEFAULT_GREETING, Limits, StartTls,
@@ -89,6 +92,8 @@ pub(super) struct ServeFlags {
     limits: LimitFlags,
     #[command(flatten)]
     delivery: DeliveryFlags,
+    #[command(flatten)]
+    sending: SendingFlags,
     #[command(flatten)]
     process: ProcessFlags,
     #[command(flatten)]
@@ -246,8 +251,8 @@ struct DeliveryFlags {
     /// Where everything of the server's own lies; made if missing (mode 0700)
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA_DIR)]
     data_dir: PathBuf,
-    /// What 250 promises: disk: on stable storage; none: nothing (for measurements)
-    #[arg(long, value_name = "disk|none", default_value = "disk", hide_possible_values = true, value_parser = durability())]
+    /// What 250 promises: disk: on stable storage; next-hop: the next hop has it, or as disk; none: nothing (for measurements)
+    #[arg(long, value_name = "disk|next-hop|none", default_value = "disk", hide_possible_values = true, value_parser = durability())]
     durability: Durability,
     /// Octets that the spool may take on disk, in the whole process; past it new mail gets 452 4.3.1
     #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = values::octets)]
@@ -258,15 +263,12 @@ struct DeliveryFlags {
     /// Octets of one segment of the spool's log; a shard has two at least
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = values::octets)]
     spool_segment_bytes: u64,
-    /// Where mail goes: maildir:DIR (one Maildir a recipient) or discard [default: maildir:DATA_DIR/maildir]
+    /// Where mail goes; the forms are below [default: maildir:DATA_DIR/maildir]
     #[arg(long, value_name = "TARGET", value_parser = values::target)]
     deliver: Option<Target>,
     /// Where mail for one domain goes instead; repeatable [default: none]
     #[arg(long, value_name = "DOMAIN=TARGET", value_parser = values::route)]
     route: Vec<(String, Target)>,
-    /// Times between attempts at what could not be delivered; the last one goes on
-    #[arg(long, value_name = "DURATION,...", default_value = "1m,5m,15m,1h,4h", value_parser = values::retry_schedule)]
-    retry_schedule: RetrySchedule,
 }
 
 #[derive(Debug, Args)]
@@ -308,6 +310,7 @@ impl ServeFlags {
             relay,
             limits,
             delivery,
+            sending,
             process,
             watching,
         } = self;
@@ -327,6 +330,18 @@ impl ServeFlags {
         let deliver = delivery
             .deliver
             .unwrap_or_else(|| Target::Maildir(delivery.data_dir.join("maildir")));
+        let tls_settings = TlsSettings {
+            min: tls.tls_min,
+            groups: tls.tls_groups,
+            ciphers: tls.tls_ciphers,
+            tickets: tls.tls_tickets,
+            ticket_lifetime: tls.ticket_lifetime,
+            client_cert: tls.client_cert,
+            client_ca: tls.client_ca,
+        };
+        let retry_schedule = sending.retry_schedule.clone();
+        let (sending, logins, out_unpaired) =
+            sending.resolve(&hostname, &tls_settings, limits.handshake_timeout);
         let config = Config {
             hostname,
             listen,
@@ -340,15 +355,7 @@ impl ServeFlags {
             certs: std::iter::zip(tls.cert, tls.key)
                 .map(|(cert, key)| CertPair { cert, key })
                 .collect(),
-            tls: TlsSettings {
-                min: tls.tls_min,
-                groups: tls.tls_groups,
-                ciphers: tls.tls_ciphers,
-                tickets: tls.tls_tickets,
-                ticket_lifetime: tls.ticket_lifetime,
-                client_cert: tls.client_cert,
-                client_ca: tls.client_ca,
-            },
+            tls: tls_settings,
             ticket_keys: tls.ticket_keys,
             users: policy.users,
             recipients: relay.recipients,
@@ -387,7 +394,9 @@ impl ServeFlags {
             queue_messages_max: delivery.queue_max_messages,
             deliver,
             routes: delivery.route,
-            retry_schedule: delivery.retry_schedule,
+            retry_schedule,
+            sending,
+            logins,
             drain_timeout: process.drain_timeout,
             user: process.user,
             group: process.group,
@@ -395,7 +404,8 @@ impl ServeFlags {
             log_format: watching.log_format,
             log_level: watching.log_level,
         };
-        let faults = unpaired.into_iter().chain(config.faults()).collect();
+        let unpaired = unpaired.into_iter().chain(out_unpaired);
+        let faults = unpaired.chain(config.faults()).collect();
         (config, faults)
     }
 }
@@ -440,7 +450,11 @@ fn stray_newline() -> impl clap::builder::TypedValueParser<Value = StrayNewline>
 }
 
 fn durability() -> impl clap::builder::TypedValueParser<Value = Durability> {
-    values::choice([("disk", Durability::Disk), ("none", Durability::None)])
+    values::choice([
+        ("disk", Durability::Disk),
+        ("next-hop", Durability::NextHop),
+        ("none", Durability::None),
+    ])
 }
 
 fn log_format() -> impl clap::builder::TypedValueParser<Value = LogFormat> {
@@ -521,7 +535,7 @@ mod tests {
     use super::*;
     use clap::FromArgMatches;
 
-    fn resolved(words: &[&str]) -> (Config, Vec<Fault>) {
+    pub(super) fn resolved(words: &[&str]) -> (Config, Vec<Fault>) {
         let command = ServeFlags::augment_args(clap::Command::new("serve"))
             .args_override_self(true)
             .no_binary_name(true);
@@ -529,7 +543,7 @@ mod tests {
         ServeFlags::from_arg_matches(&matches).unwrap().resolve()
     }
 
-    fn written(faults: &[Fault]) -> Vec<String> {
+    pub(super) fn written(faults: &[Fault]) -> Vec<String> {
         faults.iter().map(ToString::to_string).collect()
     }
 

@@ -6,7 +6,7 @@
 //! - Every error text is one line, says what was expected, and leaves the flag's name to the caller.
 //! - [`octets`] reads what [`write_octets`] writes, [`duration`] what [`write_duration`] writes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -14,8 +14,9 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 
+use crate::config::LoginFile;
 use crate::deliver::RetrySchedule;
-use crate::deliver::target::Target;
+use crate::deliver::target::{Target, without_brackets};
 use crate::smtp::server::LocalDomains;
 
 /// A choice by name, shown in the help as the possible values.
@@ -92,6 +93,22 @@ pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// When a sender is told that its message waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notice {
+    After(Duration),
+    Never,
+}
+
+/// `DURATION|never`.
+pub(super) fn notice(text: &str) -> Result<Notice, String> {
+    if text == "never" {
+        return Ok(Notice::Never);
+    }
+    let after = duration(text).map(Notice::After);
+    after.map_err(|error| format!("{error}, or \"never\""))
+}
+
 /// Times between attempts, with commas between them.
 pub(super) fn retry_schedule(text: &str) -> Result<RetrySchedule, String> {
     let waits: Result<Vec<Duration>, String> = text
@@ -152,6 +169,14 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// `ADDR:PORT` of a server that is asked.
+pub(super) fn server_address(text: &str) -> Result<SocketAddr, String> {
+    match address(text)? {
+        server if server.port() == 0 => Err("the port must be a number from 1 to 65535".to_owned()),
+        server => Ok(server),
+    }
+}
+
 /// `ADDR/BITS`, or one address.
 ///
 /// Set bits behind the prefix are refused as Postfix refuses them: the writer meant another
@@ -210,7 +235,7 @@ pub(super) fn greeting(text: &str) -> Result<String, String> {
     }
 }
 
-/// `maildir:DIR` or `discard`.
+/// A way for mail to go; [`Target`] has the grammar.
 pub(super) fn target(text: &str) -> Result<Target, String> {
     text.parse::<Target>().map_err(|error| error.to_string())
 }
@@ -219,6 +244,32 @@ pub(super) fn target(text: &str) -> Result<Target, String> {
 pub(super) fn route(text: &str) -> Result<(String, Target), String> {
     let (name, way) = text.split_once('=').ok_or("must be DOMAIN=TARGET")?;
     Ok((mail_domain(name)?, target(way)?))
+}
+
+/// `DOMAIN=USER:FILE`. The user's name may hold an `@`, the path a colon.
+pub(super) fn login(text: &str) -> Result<LoginFile, String> {
+    let (place, login) = text.split_once('=').ok_or(LOGIN_FORM)?;
+    let (name, password) = login.split_once(':').ok_or(LOGIN_FORM)?;
+    let place = match without_brackets(place).parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => domain(place)?,
+    };
+    if name.is_empty() {
+        return Err("the user's name is missing".to_owned());
+    }
+    // NUL divides the fields of PLAIN (RFC 4616 §2), and `check` prints the name on a line.
+    if name.contains(char::is_control) {
+        return Err("the user's name cannot hold control characters".to_owned());
+    }
+    if password.is_empty() {
+        return Err("the file with the password is missing".to_owned());
+    }
+    let (name, password) = (name.to_owned(), password.into());
+    Ok(LoginFile {
+        place,
+        name,
+        password,
+    })
 }
 
 /// A size in the largest unit that divides it.
@@ -269,6 +320,7 @@ fn whole_number(text: &str) -> Option<u64> {
 
 const SIZE_FORM: &str = "must be a number of octets, or a number with k, M or G, as in 50M";
 const TIME_FORM: &str = "must be a number with ms, s, m, h or d, as in 300s";
+const LOGIN_FORM: &str = "must be DOMAIN=USER:FILE, as in mx.example.org=us:/etc/password";
 const DOMAIN_FORM: &str = "must be a domain name, as in mx.example.org";
 
 /// A pebibyte: far beyond any message, and sums of a few cannot overflow.
@@ -421,6 +473,8 @@ mod tests {
         ];
         for (name, text, valid) in rows {
             assert_eq!(address(text).is_ok(), valid, "{name}");
+            let asked = valid && !text.ends_with(":0");
+            assert_eq!(server_address(text).is_ok(), asked, "{name}");
         }
     }
 
@@ -489,6 +543,93 @@ mod tests {
     }
 
     #[test]
+    fn logins() {
+        let rows = [
+            ("a host", "mx.test=us:f", Ok(("mx.test", "us", "f"))),
+            ("upper case", "MX.Test=Us:F", Ok(("mx.test", "Us", "F"))),
+            (
+                "U-labels",
+                "b\u{fc}cher.test=us:f",
+                Ok(("xn--bcher-kva.test", "us", "f")),
+            ),
+            (
+                "a mailbox's name",
+                "mx.test=us@a.test:f",
+                Ok(("mx.test", "us@a.test", "f")),
+            ),
+            (
+                "a sign in the name",
+                "mx.test=u=s:f",
+                Ok(("mx.test", "u=s", "f")),
+            ),
+            (
+                "a colon in the path",
+                "mx.test=us:a:b",
+                Ok(("mx.test", "us", "a:b")),
+            ),
+            ("an address", "192.0.2.1=us:f", Ok(("192.0.2.1", "us", "f"))),
+            (
+                "a literal",
+                "[192.0.2.1]=us:f",
+                Ok(("192.0.2.1", "us", "f")),
+            ),
+            ("IPv6", "2001:DB8::1=us:f", Ok(("2001:db8::1", "us", "f"))),
+            (
+                "IPv6 as in a target",
+                "[2001:db8::1]=us:f",
+                Ok(("2001:db8::1", "us", "f")),
+            ),
+            (
+                "IPv6 as in a mailbox",
+                "[IPv6:2001:db8::1]=us:f",
+                Ok(("2001:db8::1", "us", "f")),
+            ),
+            ("no sign", "mx.test:us:f", Err("must be DOMAIN=USER:FILE")),
+            ("no colon", "mx.test=us", Err("must be DOMAIN=USER:FILE")),
+            ("no domain", "=us:f", Err("must be a domain name")),
+            ("a port", "mx.test:25=us:f", Err("must be a domain name")),
+            (
+                "a name in brackets",
+                "[mx.test]=us:f",
+                Err("must be a domain name"),
+            ),
+            ("no name", "mx.test=:f", Err("the user's name is missing")),
+            ("no file", "mx.test=us:", Err("the file with the password")),
+            ("a tab", "mx.test=u\ts:f", Err("the user's name cannot")),
+        ];
+        for (name, text, expected) in rows {
+            match (login(text), expected) {
+                (Ok(login), Ok(expected)) => {
+                    let password = login.password.to_str().unwrap();
+                    let got = (login.place.as_str(), login.name.as_str(), password);
+                    assert_eq!(got, expected, "{name}");
+                }
+                (Err(error), Err(expected)) => {
+                    assert!(error.starts_with(expected), "{name}: {error}");
+                }
+                (got, _) => panic!("{name}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn notices() {
+        let hour = Notice::After(Duration::from_secs(3600));
+        let rows = [
+            ("1h", Ok(hour)),
+            ("never", Ok(Notice::Never)),
+            ("0s", Err("must be longer than 0, or \"never\"")),
+            (
+                "Never",
+                Err("must be a number with ms, s, m, h or d, as in 300s, or \"never\""),
+            ),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(notice(text), expected.map_err(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
     fn greetings() {
         for (text, valid) in [
             ("ESMTP ringpost", true),
@@ -511,7 +652,12 @@ mod tests {
             ("no target", "example.org", None),
             ("an unknown target", "example.org=nowhere", None),
             ("no domain", "=discard", None),
-            ("a later release's target", "example.org=mx", None),
+            (
+                "an address literal to a host",
+                "[192.0.2.1]=smtp:[::1]:25",
+                Some(("[192.0.2.1]".to_owned(), "smtp:[::1]:25".parse().unwrap())),
+            ),
+            ("a host without a port", "example.org=smtp:mx.test", None),
         ];
         for (name, text, expected) in rows {
             assert_eq!(route(text).ok(), expected, "{name}");

@@ -1,4 +1,4 @@
-//! The files that the flags name, read and looked at: certificates, keys, users, recipients.
+//! The files that the flags name, read and looked at: certificates, keys, users, recipients, passwords for next hops.
 //!
 //! `serve` runs on what is loaded here, `check` loads the same and throws it away, and a reload
 //! calls the parts one by one. So what a flag names wrongly, all three name alike.
@@ -9,8 +9,9 @@
 //!
 //! It does not promise that the files are still the same a moment later.
 
+use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,8 +20,10 @@ use rustix::fs::Access;
 
 use super::{CertPair, Config, Fault};
 use crate::auth::Users;
+use crate::deliver::Login;
 use crate::deliver::target::Target;
 use crate::smtp::server::KnownRecipients;
+use crate::tls::ClientMaterial;
 use crate::tls::material::{CertifiedKey, MaterialError};
 use crate::tls::{ServerContexts, TicketKeyRing, TlsError, development};
 
@@ -45,6 +48,10 @@ pub struct Loaded {
     pub users: Arc<Users>,
     /// The known addresses; `None` without `--recipients`.
     pub recipients: Option<KnownRecipients>,
+    /// The logins of `--out-auth`, by next hop or recipient domain.
+    pub logins: HashMap<String, Login>,
+    /// What is shown to next hops and verified of them.
+    pub out_tls: ClientMaterial,
     /// What runs, but hardly as meant.
     pub warnings: Vec<Fault>,
 }
@@ -55,6 +62,8 @@ impl Loaded {
         let mut faults = directory_faults(config);
         let users = kept(load_users(config), &mut faults);
         let recipients = kept(load_recipients(config), &mut faults);
+        let logins = load_logins(config, &mut faults);
+        let out_tls = kept(load_out_tls(config), &mut faults);
         let ticket_keys = kept(load_ticket_keys(config, purpose), &mut faults);
         // A development certificate lies in the data directory: no second fault for that one.
         let certified_keys = if faults.iter().any(|fault| fault.flag == "--data-dir") {
@@ -78,16 +87,22 @@ impl Loaded {
             let pairs = certified_keys.as_deref().unwrap_or_default();
             faults.extend(context_fault(config, pairs, ring));
         }
-        match (certified_keys, ticket_keys, users, recipients) {
-            (Some(certified_keys), Some(ticket_keys), Some(users), Some(recipients))
-                if faults.is_empty() =>
-            {
+        match (certified_keys, ticket_keys, users, recipients, out_tls) {
+            (
+                Some(certified_keys),
+                Some(ticket_keys),
+                Some(users),
+                Some(recipients),
+                Some(out_tls),
+            ) if faults.is_empty() => {
                 let warnings = warnings(config, &certified_keys);
                 Ok(Loaded {
                     certified_keys,
                     ticket_keys,
                     users,
                     recipients,
+                    logins,
+                    out_tls,
                     warnings,
                 })
             }
@@ -165,6 +180,41 @@ pub fn load_recipients(config: &Config) -> Result<Option<KnownRecipients>, Fault
             "--recipients",
             format!("{} {error}", path.display()),
         )),
+    }
+}
+
+/// What `--out-cert`, `--out-key` and `--out-ca` name.
+pub fn load_out_tls(config: &Config) -> Result<ClientMaterial, Fault> {
+    ClientMaterial::read(&config.sending.client)
+        .map_err(|error| Fault::new(error.flag(), error.to_string()))
+}
+
+/// The logins of `--out-auth` whose passwords can be read.
+fn load_logins(config: &Config, faults: &mut Vec<Fault>) -> HashMap<String, Login> {
+    let mut logins = HashMap::with_capacity(config.logins.len());
+    for file in &config.logins {
+        match first_line(&file.password) {
+            Ok(password) => {
+                let name = file.name.clone();
+                logins.insert(file.place.clone(), Login { name, password });
+            }
+            Err(text) => faults.push(Fault::new("--out-auth", text)),
+        }
+    }
+    logins
+}
+
+/// The password that is a file's first line, blanks and all.
+fn first_line(path: &Path) -> Result<String, String> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("cannot read password {}: {error}", path.display()))?;
+    match text.lines().next() {
+        None | Some("") => Err(format!("{}: the first line is empty", path.display())),
+        // NUL divides the fields of PLAIN (RFC 4616 §2).
+        Some(line) if line.contains('\0') => {
+            Err(format!("{}: a password cannot hold NUL", path.display()))
+        }
+        Some(line) => Ok(line.to_owned()),
     }
 }
 
@@ -256,9 +306,7 @@ pub fn directory_faults(config: &Config) -> Vec<Fault> {
     if let Some(text) = cannot_use_directory(&config.data_dir) {
         faults.push(Fault::new("--data-dir", text));
     }
-    let targets = std::iter::once(("--deliver", &config.deliver))
-        .chain(config.routes.iter().map(|(_, target)| ("--route", target)));
-    for (flag, target) in targets {
+    for (flag, target) in config.targets() {
         let Target::Maildir(directory) = target else {
             continue;
         };
@@ -353,14 +401,26 @@ fn warnings(config: &Config, certified_keys: &[CertifiedKey]) -> Vec<Fault> {
         let text = format!("no certificate is for the host name {}", config.hostname);
         warnings.push(Fault::new("--cert", text));
     }
-    let private = config.certs.iter().map(|pair| ("--key", &pair.key));
-    for (flag, path) in private.chain(config.users.iter().map(|path| ("--users", path))) {
+    let out_key = config.sending.client.certificate.iter();
+    let private = (config.certs.iter().map(|pair| ("--key", &pair.key)))
+        .chain(config.users.iter().map(|path| ("--users", path)))
+        .chain(out_key.map(|(_, key)| ("--out-key", key)))
+        .chain((config.logins.iter()).map(|login| ("--out-auth", &login.password)));
+    for (flag, path) in private {
         let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
         if mode & 0o004 != 0 {
             let text = format!(
                 "{} can be read by everybody on this machine",
                 path.display()
             );
+            warnings.push(Fault::new(flag, text));
+        }
+    }
+    for (flag, target) in config.targets() {
+        if let Target::LmtpUnix(path) = target
+            && !fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+        {
+            let text = format!("{} is no socket now, mail waits for one", path.display());
             warnings.push(Fault::new(flag, text));
         }
     }

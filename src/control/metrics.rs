@@ -20,7 +20,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::exposition::{Build, CONTENT_TYPE, Kind, Metrics, Reload};
+pub use self::exposition::{Build, CONTENT_TYPE, Kind, Metrics, Reload, Rows};
 
 use self::cells::{Counter, Family, Gauge, LongHistogram, ShortHistogram};
 use self::label::{label_by_itself, labels};

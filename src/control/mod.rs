@@ -21,6 +21,7 @@ pub mod log;
 pub mod metrics;
 pub mod privileges;
 pub mod readiness;
+mod sending;
 pub mod server;
 pub mod signals;
 pub mod socket;

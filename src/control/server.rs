@@ -25,6 +25,7 @@ use super::log;
 use super::metrics::{Build, Kind, Listener, Metrics, Reload};
 use super::privileges::{self, Identity, PrivilegesError};
 use super::readiness::Readiness;
+use super::sending;
 use super::signals::{Signal, Signals};
 use super::socket::{self, ControlSocket, SocketError};
 use super::spool::{Spool, SpoolError};
@@ -33,12 +34,12 @@ use crate::config::loaded::{self, Loaded, Purpose};
 use crate::config::{Config, Fault};
 use crate::deliver::queue::request::Asked;
 use crate::deliver::target::Target;
-use crate::deliver::{DeliverySettings, QueuePlan, Routes};
+use crate::deliver::{DeliverySettings, QueuePlan, Routes, Sending};
 use crate::ring::{self, RingError, RingSettings};
 use crate::shard::limits::SessionLimits;
 use crate::shard::{self, Common, EarlyGreeting, Phase, Plan, StartError};
 use crate::smtp::data::Budget;
-use crate::tls::{CertifiedKey, Rotation, ServerContexts, TicketKeyRing, TlsError};
+use crate::tls::{CertifiedKey, ClientMaterial, Rotation, ServerContexts, TicketKeyRing, TlsError};
 
 /// Why the server did not start, or did not run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -144,10 +145,16 @@ pub fn run(config: Config, loaded: Loaded) -> Result<(), ServeError> {
         tracing::warn!(flag = warning.flag, text = warning.text, "check");
     }
     let sessions_max = u64::try_from(config.sessions_max).unwrap_or(u64::MAX);
-    if descriptors < sessions_max.saturating_add(DESCRIPTORS_BESIDE_SESSIONS) {
+    let out_connections_max = match config.targets().any(|(_, target)| target.is_next_hop()) {
+        true => u64::try_from(config.sending.connections_max).unwrap_or(u64::MAX),
+        false => 0,
+    };
+    let connections_max = sessions_max.saturating_add(out_connections_max);
+    if descriptors < connections_max.saturating_add(DESCRIPTORS_BESIDE_SESSIONS) {
         tracing::warn!(
             flag = "--max-sessions",
             sessions_max,
+            out_connections_max,
             descriptors,
             "more sessions than descriptors; raise RLIMIT_NOFILE (ulimit -n)"
         );
@@ -238,8 +245,7 @@ fn own_what_was_made(config: &Config, identity: &Identity) -> std::io::Result<()
 /// Makes the directories of Maildir targets while that takes no more than root's rights. One that cannot be
 /// made is found missing as `identity`.
 fn make_maildirs(config: &Config, identity: &Identity) {
-    let routes = config.routes.iter().map(|(_, target)| target);
-    for target in routes.chain([&config.deliver]) {
+    for (_, target) in config.targets() {
         if let Target::Maildir(directory) = target {
             let _ = lock::private_dir(directory, Some(identity));
         }
@@ -254,6 +260,8 @@ struct Server {
     ticket_keys: Arc<TicketKeyRing>,
     /// Each shard's.
     contexts: Vec<Arc<ArcSwapOption<ServerContexts>>>,
+    /// What is shown to next hops and verified of them.
+    out_tls: Arc<ArcSwap<ClientMaterial>>,
     bound: Vec<Bound>,
     /// Each shard's, until it is started.
     queues: Vec<QueuePlan>,
@@ -288,6 +296,10 @@ impl Server {
                 routes,
                 durability: config.durability,
                 schedule: config.retry_schedule.clone(),
+                sending: Sending {
+                    logins: loaded.logins,
+                    ..config.sending.clone()
+                },
             }),
             handshake_timeout: config.handshake_timeout,
             early_greeting: if config.early_greeting {
@@ -306,7 +318,10 @@ impl Server {
             openssl: openssl::version::version().to_owned(),
         });
         watch_bounds(&metrics, &budget, &common);
-        let spool = Spool::recover(&config, &budget)?;
+        let addresses = bound.iter().map(|bound| bound.address);
+        let hops = sending::plan(&config, loaded.out_tls, addresses);
+        sending::watch(&metrics, &hops);
+        let spool = Spool::recover(&config, &budget, &hops)?;
         spool.watch(&metrics);
         Ok(Server {
             config,
@@ -316,6 +331,7 @@ impl Server {
             contexts,
             bound,
             queues: spool.plans,
+            out_tls: hops.material,
             metrics: Arc::new(metrics),
             readiness: Readiness::new(),
         })
@@ -493,6 +509,10 @@ impl Server {
                 Err(error) => failed(&Fault::new("--cert", error.to_string())),
             },
             Err(faults) => faults.iter().for_each(&mut failed),
+        }
+        match loaded::load_out_tls(&self.config) {
+            Ok(material) => self.out_tls.store(Arc::new(material)),
+            Err(fault) => failed(&fault),
         }
         match loaded::load_users(&self.config) {
             Ok(users) => self.common.users.store(users),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::deliver::{Durability, QueueMeters, QueuePlan};
+use crate::deliver::{Durability, HopsPlan, QueueMeters, QueuePlan};
 use crate::ring::{self, RingError, RingSettings};
 use crate::smtp::data::Budget;
 use crate::spool::disk::on_ring::OnRing;
@@ -43,7 +43,11 @@ pub enum SpoolError {
 
 impl Spool {
     /// Reads what the last stop has left.
-    pub(super) fn recover(config: &Config, budget: &Arc<Budget>) -> Result<Spool, SpoolError> {
+    pub(super) fn recover(
+        config: &Config,
+        budget: &Arc<Budget>,
+        hops: &HopsPlan,
+    ) -> Result<Spool, SpoolError> {
         let started = Instant::now();
         let settings = RingSettings {
             entries: RECOVERY_RING_ENTRIES,
@@ -73,7 +77,7 @@ impl Spool {
         let log_settings = LogSettings {
             segment_octets: config.segment_octets,
             sync: match config.durability {
-                Durability::Disk => WriteSync::Yes,
+                Durability::Disk | Durability::NextHop => WriteSync::Yes,
                 Durability::None => WriteSync::No,
             },
             space: Arc::clone(&space),
@@ -88,6 +92,7 @@ impl Spool {
                 log_settings: log_settings.clone(),
                 budget: Arc::clone(budget),
                 meters: Arc::clone(&queue_meters),
+                hops: hops.clone(),
             })
             .collect();
         Ok(Spool {
@@ -194,6 +199,12 @@ impl Spool {
                 "ringpost_queue_recipients_deferred",
                 "Attempts for a recipient that failed, to be repeated.",
                 QueueMeters::deferred,
+            ),
+            (
+                Kind::Counter,
+                "ringpost_queue_recipients_bounced",
+                "Recipients given up.",
+                QueueMeters::failed,
             ),
         ] {
             metrics.watch(kind, name, help, queues(read));

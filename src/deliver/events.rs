@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! INFO delivery queue_id=06hq… to=<b@y.test> target=maildir:/var/mail outcome=delivered waited=0.004
-//! WARN delivery queue_id=06hq… to=<b@y.test> target=maildir:/var/mail outcome=deferred waited=3.2 reason="cannot create …"
+//! INFO delivery queue_id=06hq… to=<b@y.test> target=mx outcome=delivered waited=0.04 hop=mx.y.test[192.0.2.1]:25
+//! WARN delivery queue_id=06hq… to=<b@y.test> target=mx outcome=deferred waited=3.2 status=4.2.0 reason="mx.y.test… said: 450 …"
 //! ```
 
 use std::time::Duration;
 
 use super::target::Target;
-use crate::spool::{Fate, QueueId};
+use super::verdict::{Arrival, Verdict};
+use crate::spool::QueueId;
 
 /// What an attempt came to for one recipient.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub(super) struct Recipient<'a> {
     /// Where it goes.
     pub(super) target: &'a Target,
     /// What came of it.
-    pub(super) fate: &'a Fate,
+    pub(super) verdict: &'a Verdict,
     /// Since the message came.
     pub(super) waited: Duration,
 }
@@ -31,23 +33,26 @@ pub(super) fn recipient(recipient: &Recipient<'_>) {
         queue_id,
         to,
         target,
-        fate,
+        verdict,
         waited,
     } = recipient;
     let waited = (waited.as_secs_f64() * 1e3).round() / 1e3;
     let to = format_args!("<{to}>");
-    match fate {
-        Fate::Delivered => {
+    let (outcome, failure) = match verdict {
+        Verdict::Delivered(Arrival::Final) => {
             tracing::info!(%queue_id, %to, %target, outcome = "delivered", waited, "delivery");
+            return;
         }
-        Fate::Waiting => {
-            tracing::info!(%queue_id, %to, %target, outcome = "waiting", waited, "delivery");
+        Verdict::Delivered(Arrival::Passed { hop } | Arrival::Relayed { hop }) => {
+            tracing::info!(%queue_id, %to, %target, outcome = "delivered", waited, %hop, "delivery");
+            return;
         }
-        Fate::Deferred(reason) => {
-            tracing::warn!(%queue_id, %to, %target, outcome = "deferred", waited, %reason, "delivery");
-        }
-        Fate::Bounced(reason) => {
-            tracing::warn!(%queue_id, %to, %target, outcome = "bounced", waited, %reason, "delivery");
-        }
-    }
+        Verdict::Deferred(failure) => ("deferred", failure),
+        Verdict::Failed(failure) => ("bounced", failure),
+    };
+    let status = failure.status;
+    tracing::warn!(
+        %queue_id, %to, %target, outcome, waited, %status, reason = %failure,
+        "delivery"
+    );
 }

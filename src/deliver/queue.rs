@@ -13,12 +13,13 @@
 //! - A message leaves the queue when each of its recipients is final, or by an operator's word, and not otherwise.
 //! - What an attempt delivered is noted before the next attempt: a recipient gets a message twice only if a crash
 //!   came between its delivery and the note.
-//! - At most [`ATTEMPTS_MAX`] attempts of a shard are under way, and for one of several targets at most half.
+//! - A recipient is given up when the report about it is in the spool, or nobody wants one.
+//! - Attempts are bounded, in all and for each destination: one that hangs leaves room to the others.
 //! - Messages that wait hold no memory for their data when that is short, but under `--durability none`.
 //!
 //! Not promised: an order. What comes first is mostly delivered first.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -26,12 +27,24 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use self::books::{Books, Item, Standing, unix_ms};
+use self::books::{Began, Begun, Books, How, Item, LegEnd, Standing, unix_ms};
+use self::judgement::Judgement;
+pub(super) use self::lane::News;
+use self::lane::{LocalTargets, Shares};
 pub use self::meters::QueueMeters;
-use super::attempt::{self, Attempt};
+pub use self::passing::AcceptError;
+use self::telling::Told;
+use super::attempt::{Attempt, Left, Tried};
+use super::content::Source;
+use super::destination::Destinations;
+use super::ending::Ending;
+use super::hops::{Hops, HopsError, HopsPlan};
 use super::settings::{DeliverySettings, Durability};
+use super::target::Target;
+use super::verdict::{Failure, Verdict};
 use crate::smtp::data::{Budget, MailData};
 use crate::smtp::message::Message;
+use crate::smtp::status::Status;
 use crate::smtp::trace::received_field;
 use crate::spool::disk::on_ring::OnRing;
 use crate::spool::{
@@ -40,9 +53,13 @@ use crate::spool::{
 };
 
 mod books;
+mod judgement;
+mod lane;
 mod meters;
 mod operator;
+mod passing;
 pub mod request;
+mod telling;
 
 /// The queue of one shard. A clone is the same queue.
 #[derive(Clone)]
@@ -63,6 +80,19 @@ pub struct QueuePlan {
     pub budget: Arc<Budget>,
     /// What is counted.
     pub meters: Arc<QueueMeters>,
+    /// How mail is sent on.
+    pub hops: HopsPlan,
+}
+
+/// Why a queue cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The spool.
+    #[error("cannot open the spool: {0}")]
+    Spool(#[from] DiskError),
+    /// What next hops are reached by.
+    #[error("cannot send mail on: {0}")]
+    Hops(#[from] HopsError),
 }
 
 struct Inner {
@@ -71,12 +101,16 @@ struct Inner {
     ids: QueueIds,
     budget: Arc<Budget>,
     meters: Arc<QueueMeters>,
+    destinations: Rc<Destinations>,
+    hops: Rc<Hops>,
     /// Never borrowed over a wait.
     books: RefCell<Books>,
     /// No attempt is begun any more, and one under way stops where it can.
-    ending: Cell<bool>,
+    ending: Rc<Ending>,
     /// Something became ready, or the end is wanted.
     wake: Notify,
+    /// Attempts that senders wait for, or waited for. Never borrowed over a wait.
+    passing: RefCell<JoinSet<()>>,
 }
 
 impl Queue {
@@ -84,31 +118,48 @@ impl Queue {
     pub async fn open(
         plan: QueuePlan,
         settings: Arc<DeliverySettings>,
-    ) -> Result<Queue, DiskError> {
+    ) -> Result<Queue, OpenError> {
         let ids = QueueIds::new(plan.shard);
-        let mut books = Books::new(settings.routes.targets());
+        let destinations = Rc::new(Destinations::new(Arc::clone(&settings)));
+        let sending = settings.sending.clone();
+        let mut books = Books::new(Rc::clone(&destinations), shares(&settings), move |item| {
+            let waited = judgement::waited(&item.accepted);
+            let notice = sending.delay_notice.is_some_and(|notice| waited >= notice);
+            waited >= sending.queue_lifetime || (notice && !item.progress.borrow().delay_notified)
+        });
         let mut logs = Vec::with_capacity(plan.logs.len());
         for (log, mut recovered) in plan.logs.into_iter().enumerate() {
             if let Some(newest) = recovered.newest {
                 ids.go_on_behind(newest);
             }
-            for message in std::mem::take(&mut recovered.messages) {
-                let lane = settings.routes.first_target(&message.accepted.envelope);
-                let item = Item::new(message, lane, Some(log), None);
+            let messages = std::mem::take(&mut recovered.messages);
+            let opened = Log::open(OnRing, recovered, plan.log_settings.clone()).await?;
+            for message in messages {
+                // A crash came before the note that it is done.
+                if message.progress.is_final() {
+                    opened.note_done(message.accepted.id);
+                    continue;
+                }
+                let item = Item::new(message, Some(log), None);
                 books.enter(item, &settings.schedule);
             }
-            logs.push(Log::open(OnRing, recovered, plan.log_settings.clone()).await?);
+            logs.push(opened);
         }
         plan.meters.found(books.len());
+        let ending = Rc::<Ending>::default();
+        let hops = Hops::new(plan.hops, Arc::clone(&settings), Rc::clone(&ending))?;
         Ok(Queue(Rc::new(Inner {
             settings,
+            destinations,
+            hops: Rc::new(hops),
             logs,
             ids,
             budget: plan.budget,
             meters: plan.meters,
             books: RefCell::new(books),
-            ending: Cell::new(false),
+            ending,
             wake: Notify::new(),
+            passing: RefCell::new(JoinSet::new()),
         })))
     }
 
@@ -122,9 +173,11 @@ impl Queue {
         }
         tokio::select! {
             outcome = self.dispatch() => if outcome.is_err() { return },
+            () = self.0.hops.keep() => {}
             // It has said why by the panic hook.
             _ = logs.join_next(), if !logs.is_empty() => return,
         }
+        self.0.hops.close().await;
         self.put_away().await;
         for log in &self.0.logs {
             log.close();
@@ -134,7 +187,7 @@ impl Queue {
 
     /// Has no attempt begun any more; [`Queue::run`] ends when those under way have, and all is noted.
     pub fn end(&self) {
-        self.0.ending.set(true);
+        self.0.ending.want();
         self.0.wake.notify_one();
     }
 
@@ -152,7 +205,7 @@ impl Queue {
         &self,
         message: Message,
         stored: Option<Stored>,
-    ) -> Result<QueueId, CommitError> {
+    ) -> Result<QueueId, AcceptError> {
         let inner = &*self.0;
         let discarded = inner.settings.routes.discard_all(&message.envelope);
         let place = match discarded {
@@ -183,7 +236,14 @@ impl Queue {
                 (Some(0), None)
             }
             (None, Durability::None) => (None, Some(Rc::new(message.data))),
-            (None, Durability::Disk) => {
+            (None, Durability::NextHop) if self.may_pass_on(&accepted) => {
+                if let Some(place) = place {
+                    place.keep();
+                }
+                self.pass_on(accepted, Rc::new(message.data)).await?;
+                return Ok(id);
+            }
+            (None, Durability::Disk | Durability::NextHop) => {
                 let data = Rc::new(message.data);
                 let log = self.own_log()?;
                 log.append(accepted.clone(), Rc::clone(&data)).await?;
@@ -205,6 +265,24 @@ impl Queue {
         Ok(id)
     }
 
+    /// Keeps a message of our own, as far as `--durability` has it, and has it delivered. It takes the place of what
+    /// it is about, so there is one for it.
+    async fn keep_our_own(&self, accepted: Accepted, data: MailData) -> Result<(), CommitError> {
+        let data = Rc::new(data);
+        let log = match self.0.settings.durability {
+            Durability::None => None,
+            Durability::Disk | Durability::NextHop => {
+                let log = self.own_log()?;
+                log.append_in_place(accepted.clone(), Rc::clone(&data))
+                    .await?;
+                Some(0)
+            }
+        };
+        self.0.meters.enter_anyway();
+        self.enter(accepted, log, Some(data));
+        Ok(())
+    }
+
     /// A place for a large message that is on its way.
     pub async fn begin_stored(&self) -> Result<Stored, CommitError> {
         let id = self.0.ids.next(SystemTime::now());
@@ -221,14 +299,15 @@ impl Queue {
 
     fn enter(&self, accepted: Accepted, log: Option<usize>, data: Option<Rc<MailData>>) {
         let inner = &*self.0;
-        let lane = inner.settings.routes.first_target(&accepted.envelope);
+        let progress = Progress::begin(accepted.envelope.recipients.len());
+        let first = accepted.envelope.recipients.first();
+        let first = first.map(|recipient| inner.destinations.of(recipient));
         let mut books = inner.books.borrow_mut();
         // What it keeps is to be no reason for sessions to put mail away.
-        let keep = log.is_none()
-            || (books.first_attempts(lane) < KEPT_IN_MEMORY_MAX && !inner.budget.is_half_spent());
-        let progress = Progress::begin(accepted.envelope.recipients.len());
+        let waiting = first.map_or(0, |first| books.first_attempts(&first.key));
+        let keep = log.is_none() || (waiting < KEPT_IN_MEMORY_MAX && !inner.budget.is_half_spent());
         let message = Recovered { accepted, progress };
-        let item = Item::new(message, lane, log, data.filter(|_| keep));
+        let item = Item::new(message, log, data.filter(|_| keep));
         books.enter(item, &inner.settings.schedule);
         drop(books);
         inner.wake.notify_one();
@@ -238,8 +317,11 @@ impl Queue {
     async fn dispatch(&self) -> Result<(), tokio::task::JoinError> {
         let mut attempts = JoinSet::new();
         loop {
-            if self.0.ending.get() {
+            if self.0.ending.is_wanted() {
                 while let Some(ended) = attempts.join_next().await {
+                    ended?;
+                }
+                while let Some(ended) = self.next_passing().await {
                     ended?;
                 }
                 return Ok(());
@@ -247,8 +329,8 @@ impl Queue {
             let next_due = {
                 let mut books = self.0.books.borrow_mut();
                 let next_due = books.make_ready(Instant::now());
-                while let Some(item) = books.take_ready(ATTEMPTS_MAX) {
-                    attempts.spawn_local(self.clone().attempt(item));
+                while let Some(begun) = books.take_ready() {
+                    attempts.spawn_local(self.clone().attempt(begun));
                 }
                 next_due
             };
@@ -257,9 +339,16 @@ impl Queue {
             tokio::select! {
                 () = self.0.wake.notified() => {}
                 Some(ended) = attempts.join_next() => ended?,
+                Some(ended) = self.next_passing() => ended?,
                 () = tokio::time::sleep_until(next_due.into()) => {}
             }
         }
+    }
+
+    /// An attempt that a sender waits for, or waited for, ended. None: there is none.
+    async fn next_passing(&self) -> Option<Result<(), tokio::task::JoinError>> {
+        let passing = &self.0.passing;
+        std::future::poll_fn(|context| passing.borrow_mut().poll_join_next(context)).await
     }
 
     /// What is in memory alone goes into the log, for the next start.
@@ -277,67 +366,133 @@ impl Queue {
         }
     }
 
-    async fn attempt(self, item: Rc<Item>) {
-        self.0.meters.attempt_begins();
-        let mut progress = item.progress.borrow().clone();
-        let outcome = self.deliver(&item, &mut progress).await;
-        self.0
-            .meters
-            .attempt_ends(outcome.delivered, outcome.deferred);
-        self.attempted(&item, progress, &outcome).await;
-        self.0.books.borrow_mut().attempt_ended(&item);
+    async fn attempt(self, begun: Begun) {
+        let item = Rc::clone(&begun.item);
+        let ended = self.attempt_once(begun).await;
+        self.settle(&item, ended).await;
     }
 
-    /// Attempts what is not final, and notes it in `progress`.
-    async fn deliver(&self, item: &Item, progress: &mut Progress) -> attempt::Outcome {
-        let data = item.data.borrow().clone();
-        let attempt = Attempt {
-            settings: &self.0.settings,
-            accepted: &item.accepted,
-            data: data.as_deref(),
-            log: self.log_of(item),
-            ending: &self.0.ending,
+    async fn attempt_once(&self, begun: Begun) -> Ended {
+        let inner = &*self.0;
+        inner.meters.attempt_begins();
+        let Begun {
+            item,
+            recipients,
+            how,
+            token,
+        } = begun;
+        let source = self.source(&item);
+        let places = recipients.places(&item.progress.borrow());
+        let mut tried = match how {
+            How::Attempt(destination) => {
+                let attempt = Attempt {
+                    settings: &inner.settings,
+                    hops: &inner.hops,
+                    source: &source,
+                    ending: &inner.ending,
+                };
+                attempt.deliver(&destination, places).await
+            }
+            How::LeftAlone(reason) => {
+                // RFC 3463 §3.5: no answer from host.
+                let failure = Failure::ours(Status::temporary(4, 1), reason);
+                let mut tried = Tried::default();
+                tried.judge(places, &Verdict::Deferred(failure));
+                tried
+            }
         };
-        attempt.deliver(progress).await
+        let news = tried.news.take();
+        let judgement = Judgement::of(&inner.settings, &item.accepted, tried);
+        inner.meters.attempt_ends(judgement.tally);
+        Ended {
+            judgement,
+            news,
+            source,
+            token,
+        }
     }
 
-    /// What comes of an item behind an attempt.
-    async fn attempted(&self, item: &Rc<Item>, progress: Progress, outcome: &attempt::Outcome) {
-        if item.standing() == Standing::Gone {
-            return;
+    /// Does what follows from an attempt.
+    async fn settle(&self, item: &Rc<Item>, ended: Ended) {
+        let Ended {
+            judgement,
+            news,
+            source,
+            token,
+        } = ended;
+        if item.standing() != Standing::Gone {
+            judgement.note(&mut item.progress.borrow_mut());
+            if !judgement.verdicts.is_empty() {
+                item.set_tried();
+            }
+            if judgement.left == Left::Unreadable {
+                // Nobody gets it before an operator has looked.
+                item.progress.borrow_mut().held = Held::Yes;
+            }
+            self.tell_ends(item, &judgement, &source).await;
         }
-        if progress.is_final() {
+        match self.leg_ended(item, token, news) {
+            LegEnd::Gone => {}
+            LegEnd::More if judgement.tally.is_fruitless() && judgement.left == Left::Nobody => {}
+            // A slow destination is not to keep a crash from knowing what was done.
+            LegEnd::More => self.note(item),
+            LegEnd::Last => {
+                let told = self.tell_delay(item, &source).await;
+                drop(source);
+                let can_be_spared = judgement.tally.is_fruitless() && told == Told::Nobody;
+                self.attempted(item, can_be_spared).await;
+            }
+        }
+    }
+
+    fn leg_ended(&self, item: &Rc<Item>, token: Began, news: Option<News>) -> LegEnd {
+        let mut books = self.0.books.borrow_mut();
+        let end = books.leg_ended(item, token, news, &self.0.settings.schedule);
+        drop(books);
+        self.0.wake.notify_one();
+        end
+    }
+
+    fn source(&self, item: &Item) -> Source {
+        Source {
+            accepted: item.accepted.clone(),
+            data: item.data.borrow().clone(),
+            log: self.log_of(item).cloned(),
+        }
+    }
+
+    /// What comes of an item whose legs have all ended.
+    async fn attempted(&self, item: &Rc<Item>, can_be_spared: bool) {
+        if item.progress.borrow().is_final() {
             self.forget(item);
             return;
         }
-        let id = item.id();
-        let mut progress = progress;
-        // Meanwhile an operator may have had it held, or released.
-        progress.held = item.progress.borrow().held;
-        if outcome.unreadable {
-            progress.held = Held::Yes;
-        }
         let mut next = Instant::now();
-        if !outcome.cut_short {
-            progress.attempts = progress.attempts.saturating_add(1);
-            let wait = self.0.settings.schedule.wait(progress.attempts, id);
-            next += wait;
-            let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            let now = unix_ms(SystemTime::now());
-            progress.next_attempt_unix_ms = now.saturating_add(wait);
+        {
+            let mut progress = item.progress.borrow_mut();
+            if item.was_tried() {
+                progress.attempts = progress.attempts.saturating_add(1);
+                let wait = self.wait(item, progress.attempts);
+                next += wait;
+                let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                let now = unix_ms(SystemTime::now());
+                progress.next_attempt_unix_ms = now.saturating_add(wait);
+            }
         }
-        *item.progress.borrow_mut() = progress;
         let was_logged = item.log.get().is_some();
         if let Err(error) = self.log_item(item).await {
-            tracing::warn!(queue_id = %id, %error, "message stays in memory");
+            tracing::warn!(queue_id = %item.id(), %error, "message stays in memory");
         }
         if item.standing() == Standing::Gone {
             return;
         }
         match was_logged {
-            true => self.note_attempt(item, outcome),
-            // The log knows of no attempt before, and of no word of an operator.
-            false => self.note(item),
+            // All that a crash would lose is that there was an attempt.
+            true if can_be_spared && item.progress.borrow().held == Held::No => {
+                self.note_attempt(item);
+            }
+            // Or the log knows of no attempt before, and of no word of an operator.
+            true | false => self.note(item),
         }
         let held = item.progress.borrow().held;
         let mut books = self.0.books.borrow_mut();
@@ -345,6 +500,20 @@ impl Queue {
             (Held::Yes, _) => books.stand_held(item),
             (Held::No, Standing::ActiveAgain) => books.stand_ready(item),
             (Held::No, _) => books.stand_due(item, next),
+        }
+        drop(books);
+        self.0.wake.notify_one();
+    }
+
+    /// How long an item waits behind its attempts: not longer than it is tried.
+    fn wait(&self, item: &Item, attempts: u32) -> Duration {
+        let settings = &self.0.settings;
+        let wait = settings.schedule.wait(attempts, item.id().number());
+        let waited = judgement::waited(&item.accepted);
+        match settings.sending.queue_lifetime.checked_sub(waited) {
+            // The last attempt, as it ends.
+            Some(left) if left > Duration::ZERO => wait.min(left),
+            Some(_) | None => wait,
         }
     }
 
@@ -373,16 +542,10 @@ impl Queue {
         }
     }
 
-    /// The same behind an attempt.
-    fn note_attempt(&self, item: &Item, outcome: &attempt::Outcome) {
-        let Some(log) = self.log_of(item) else {
-            return;
-        };
-        let progress = item.progress.borrow();
-        if outcome.delivered == 0 && !outcome.unreadable {
-            log.note_attempt(item.id(), &progress);
-        } else {
-            log.note_progress(item.id(), &progress);
+    /// The same, where it can be spared.
+    fn note_attempt(&self, item: &Item) {
+        if let Some(log) = self.log_of(item) {
+            log.note_attempt(item.id(), &item.progress.borrow());
         }
     }
 
@@ -399,6 +562,16 @@ impl Queue {
             self.0.meters.leave();
         }
     }
+}
+
+/// An attempt that came to its end, before anything follows from that.
+struct Ended {
+    judgement: Judgement,
+    /// What was found out about the destination.
+    news: Option<News>,
+    /// The message that it was of.
+    source: Source,
+    token: Began,
 }
 
 /// A place in the queues of the process, given back unless a message has it.
@@ -423,8 +596,19 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Attempts of one shard that are under way: enough to keep a disk busy, and few descriptors.
-const ATTEMPTS_MAX: usize = 64;
+/// How many attempts there may be at a time.
+fn shares(settings: &DeliverySettings) -> Shares {
+    let is_local = |target: &&Target| matches!(target, Target::Maildir(_) | Target::Discard);
+    let sending = &settings.sending;
+    Shares {
+        local: match settings.routes.targets().filter(is_local).count() {
+            0 | 1 => LocalTargets::One,
+            _ => LocalTargets::Several,
+        },
+        hops_max: sending.connections_max,
+        hop_max: sending.connections_per_hop_max,
+    }
+}
 
 /// Messages of one target that wait for their first attempt with their data in memory; the others are read again.
 const KEPT_IN_MEMORY_MAX: usize = 1024;

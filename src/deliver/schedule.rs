@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::spool::QueueId;
-
 /// The times between attempts, of `--retry-schedule`; the last one goes on for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetrySchedule {
@@ -18,23 +16,29 @@ impl RetrySchedule {
         Some(RetrySchedule { waits, last })
     }
 
+    /// The times as told; never without one.
+    pub fn waits(&self) -> &[Duration] {
+        &self.waits
+    }
+
     /// How long a message waits behind its `attempts`-th failed attempt.
     ///
-    /// Up to a tenth later than it says, by the message: what failed together is not to come back together.
-    pub fn wait(&self, attempts: u32, id: QueueId) -> Duration {
+    /// Up to a tenth later than it says, by `seed`, which is the message's number or another of the like: what
+    /// failed together is not to come back together.
+    pub fn wait(&self, attempts: u32, seed: u64) -> Duration {
         let index = usize::try_from(attempts)
             .unwrap_or(usize::MAX)
             .saturating_sub(1);
         let wait = self.waits.get(index).copied().unwrap_or(self.last);
-        wait + wait.mul_f64(spread(id, attempts) / 10.0)
+        jittered(wait, seed ^ u64::from(attempts))
     }
 }
 
-/// From 0 to 1: much the same for no two messages, and for no two attempts.
-fn spread(id: QueueId, attempts: u32) -> f64 {
-    let mixed = (id.number() ^ u64::from(attempts)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// Up to a tenth longer: much the same for no two seeds.
+pub(super) fn jittered(wait: Duration, seed: u64) -> Duration {
+    let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let upper = u32::try_from(mixed >> 32).unwrap_or(0);
-    f64::from(upper) / f64::from(u32::MAX)
+    wait + wait.mul_f64(f64::from(upper) / f64::from(u32::MAX) / 10.0)
 }
 
 #[cfg(test)]
@@ -54,7 +58,7 @@ mod tests {
         for _ in 0..100 {
             let id = ids.next(SystemTime::now());
             for (attempts, expected) in [(0, 60), (1, 60), (2, 600), (3, 600), (u32::MAX, 600)] {
-                let wait = schedule.wait(attempts, id);
+                let wait = schedule.wait(attempts, id.number());
                 let range = seconds(expected)..=seconds(expected).mul_f64(1.1);
                 assert!(range.contains(&wait), "{attempts}: {wait:?}");
                 waits.insert(wait);

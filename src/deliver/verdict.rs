@@ -15,6 +15,16 @@ pub enum Verdict {
     Failed(Failure),
 }
 
+impl Verdict {
+    /// Whether the next hop said so.
+    pub(super) fn is_said(&self) -> bool {
+        match self {
+            Verdict::Delivered(_) => true,
+            Verdict::Deferred(failure) | Verdict::Failed(failure) => failure.said == Said::ByHop,
+        }
+    }
+}
+
 /// Where a delivered message is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrival {

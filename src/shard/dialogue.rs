@@ -26,7 +26,7 @@ use super::limits::Admission;
 use super::watch::Watched;
 use super::{EarlyGreeting, Shard};
 use crate::control::metrics::{AuthOutcome, HandshakeKind, Listener, TlsMeans, TlsVersion};
-use crate::deliver::Stored;
+use crate::deliver::{AcceptError, Durability, Stored};
 use crate::ring::{ReceiveBuffer, Sending, Sent, Socket};
 use crate::smtp::data::MailData;
 use crate::smtp::message::{Message, Security};
@@ -521,6 +521,11 @@ impl Dialogue {
             self.discard_stored().await;
         }
         let stored = self.stored.take().map(|stored| *stored);
+        if self.shard.common.delivery.durability == Durability::NextHop {
+            // The next hop may take its time, and what was said before is not to wait for it. A peer that is gone
+            // is noticed with the next reply.
+            let _ = self.start_sending().await;
+        }
         let queue = self.shard.queue.clone();
         let outcome = queue.accept(*message, stored).await;
         self.account.metrics().commit(started.elapsed());
@@ -531,8 +536,15 @@ impl Dialogue {
             }
             Err(error) => {
                 tracing::warn!(session = %self.account.id(), %error, "message not accepted");
-                let failure = failure_of(&error);
-                self.tell(|session, now, out| session.committed(now, Err(failure), out));
+                self.tell(|session, now, out| match &error {
+                    AcceptError::Commit(error) => {
+                        session.committed(now, Err(failure_of(error)), out)
+                    }
+                    AcceptError::Refused(failure) => {
+                        let (code, text) = failure.as_reply();
+                        session.refused_by_hop(now, code, &text, out)
+                    }
+                });
             }
         }
     }

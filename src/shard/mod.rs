@@ -26,10 +26,9 @@ use crate::control::events::SessionId;
 use crate::control::log;
 use crate::control::metrics::{self, ShardMetrics};
 use crate::deliver::queue::request::Asked;
-use crate::deliver::{DeliverySettings, Queue, QueuePlan};
+use crate::deliver::{DeliverySettings, OpenError, Queue, QueuePlan};
 use crate::ring::{self, ReceiveBuffers, RingError, RingSettings};
 use crate::smtp::server::Settings;
-use crate::spool::DiskError;
 use crate::tls::ServerContexts;
 
 use limits::SessionLimits;
@@ -105,9 +104,9 @@ pub enum StartError {
     /// A listener could not be taken over.
     #[error("cannot set up a listener: {0}")]
     Listener(io::Error),
-    /// The spool could not be opened.
-    #[error("cannot open the spool: {0}")]
-    Spool(#[from] DiskError),
+    /// The queue could not be opened.
+    #[error(transparent)]
+    Queue(#[from] OpenError),
     /// There was no thread to be had.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),

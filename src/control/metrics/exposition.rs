@@ -98,11 +98,24 @@ impl Metrics {
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) {
         locked(&self.state.watched).push(Watched {
-            kind,
             name,
             help,
-            read: Box::new(read),
+            read: match kind {
+                Kind::Counter => Reading::Counter(Box::new(read)),
+                Kind::Gauge => Reading::Gauge(Box::new(read)),
+            },
         });
+    }
+
+    /// Adds counters that are kept elsewhere under one name: a row of labels and a number for each.
+    pub fn watch_rows(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> Rows + Send + Sync + 'static,
+    ) {
+        let read = Reading::Rows(Box::new(read));
+        locked(&self.state.watched).push(Watched { name, help, read });
     }
 
     /// The files were loaded anew. For any thread.
@@ -141,13 +154,22 @@ struct Told {
     label: (&'static str, &'static str),
 }
 
-/// A number kept elsewhere.
+/// Something that is counted elsewhere.
 struct Watched {
-    kind: Kind,
     name: &'static str,
     help: &'static str,
-    read: Box<dyn Fn() -> u64 + Send + Sync>,
+    read: Reading,
 }
+
+/// Reads it.
+enum Reading {
+    Counter(Box<dyn Fn() -> u64 + Send + Sync>),
+    Gauge(Box<dyn Fn() -> u64 + Send + Sync>),
+    Rows(Box<dyn Fn() -> Rows + Send + Sync>),
+}
+
+/// Labels with their values, and the number that belongs to them.
+pub type Rows = Vec<(Vec<(&'static str, &'static str)>, u64)>;
 
 impl fmt::Debug for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -179,9 +201,11 @@ impl Collector for State {
         trouble(&mut text, &shards)?;
         self.reloads(&mut text)?;
         for watched in locked(&self.watched).iter() {
-            match watched.kind {
-                Kind::Counter => text.counter(watched.name, watched.help, (watched.read)())?,
-                Kind::Gauge => text.gauge(watched.name, watched.help, (watched.read)())?,
+            let Watched { name, help, read } = watched;
+            match read {
+                Reading::Counter(read) => text.counter(name, help, read())?,
+                Reading::Gauge(read) => text.gauge(name, help, read())?,
+                Reading::Rows(read) => text.counters(name, help, read().into_iter())?,
             }
         }
         self.process.encode(&mut text)

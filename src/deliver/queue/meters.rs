@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::judgement::Tally;
+
 /// The counters, and the bound on messages in the queues.
 #[derive(Debug)]
 pub struct QueueMeters {
@@ -10,6 +12,7 @@ pub struct QueueMeters {
     attempts_under_way: AtomicU64,
     delivered: AtomicU64,
     deferred: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// The queues hold as many messages as they may. Heals when mail is delivered: answered with 452.
@@ -25,6 +28,7 @@ impl QueueMeters {
             attempts_under_way: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             deferred: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
         }
     }
 
@@ -53,6 +57,11 @@ impl QueueMeters {
         self.deferred.load(Ordering::Relaxed)
     }
 
+    /// Recipients that were given up.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     /// A message comes, if there is a place for it. Relaxed throughout: the numbers guard no other memory.
     pub(super) fn enter(&self) -> Result<(), QueueFull> {
         self.messages
@@ -78,10 +87,20 @@ impl QueueMeters {
         self.attempts_under_way.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn attempt_ends(&self, delivered: u64, deferred: u64) {
+    pub(super) fn attempt_ends(&self, tally: Tally) {
         self.attempts_under_way.fetch_sub(1, Ordering::Relaxed);
-        self.delivered.fetch_add(delivered, Ordering::Relaxed);
-        self.deferred.fetch_add(deferred, Ordering::Relaxed);
+        self.delivered.fetch_add(tally.delivered, Ordering::Relaxed);
+        self.deferred.fetch_add(tally.deferred, Ordering::Relaxed);
+    }
+
+    /// So many recipients were given up.
+    pub(super) fn gave_up(&self, recipients: u64) {
+        self.failed.fetch_add(recipients, Ordering::Relaxed);
+    }
+
+    /// A message comes of our own, which takes the place of another: whether or not there is one.
+    pub(super) fn enter_anyway(&self) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Recipients were delivered to without an attempt of their own.

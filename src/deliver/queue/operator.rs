@@ -13,7 +13,11 @@ impl Queue {
         let find = |id| self.0.books.borrow().find(id);
         let (id, change): (QueueId, Change) = match request {
             Request::List { after, count } => return Reply::Listed(self.list(after, count)),
-            Request::Show(id) => return Reply::Shown(find(id).map(|item| Box::new(item.shown()))),
+            Request::Show(id) => {
+                return Reply::Shown(
+                    find(id).map(|item| Box::new(self.0.books.borrow().shown(&item))),
+                );
+            }
             Request::RetryAll => return Reply::Done(self.retry_all().await),
             Request::Retry(id) => (id, Queue::retry),
             Request::Remove(id) => (id, Queue::remove),
@@ -46,7 +50,7 @@ impl Queue {
             recipients += item.accepted.envelope.recipients.len();
             room
         });
-        page.map(|item| item.shown()).collect()
+        page.map(|item| books.shown(item)).collect()
     }
 
     /// In steps: a million messages are not to keep the sessions waiting.
@@ -71,11 +75,14 @@ impl Queue {
     }
 
     fn retry(&self, item: &Rc<Item>) -> Changed {
+        if item.progress.borrow().held == Held::Yes {
+            return Changed::Not(QueueState::Held);
+        }
         let mut books = self.0.books.borrow_mut();
         match item.standing() {
-            Standing::Due(_) => books.hurry(item),
+            Standing::Due(_) | Standing::Ready => books.hurry(item),
             Standing::Active => books.again(item),
-            Standing::Ready | Standing::ActiveAgain => {}
+            Standing::ActiveAgain => {}
             Standing::Held => return Changed::Not(QueueState::Held),
             Standing::Gone => return Changed::Not(QueueState::Active),
         }
@@ -103,7 +110,7 @@ impl Queue {
 
     fn release(&self, item: &Rc<Item>) -> Changed {
         if item.progress.borrow().held == Held::No {
-            return Changed::Not(item.shown().state);
+            return Changed::Not(self.0.books.borrow().shown(item).state);
         }
         item.progress.borrow_mut().held = Held::No;
         self.note(item);

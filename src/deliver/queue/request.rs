@@ -140,6 +140,16 @@ impl Queued {
         Queued::new(accepted, progress, state, next)
     }
 
+    /// Tells why nobody was tried yet: the next hop is left alone for now.
+    pub(super) fn explain_waiting(&mut self, reason: &str) {
+        for recipient in &mut self.recipients {
+            if recipient.state == RecipientState::Waiting {
+                recipient.state = RecipientState::Deferred;
+                recipient.reason = Some(reason.to_owned());
+            }
+        }
+    }
+
     /// A message in this state, whose next attempt is due then, in milliseconds since 1970.
     pub(super) fn new(
         accepted: &Accepted,
