@@ -2,9 +2,12 @@
 //! that was told what to trust, and no test depends on `ringpost dev-certs`.
 
 use std::fs;
+use std::net::IpAddr;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use openssl::asn1::{Asn1Integer, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
@@ -86,7 +89,7 @@ impl Authority {
         self.certificate.to_pem().unwrap()
     }
 
-    /// A leaf for these DNS names, good for servers and for clients.
+    /// A leaf for these names and addresses, good for servers and for clients.
     pub(crate) fn issue(&self, names: &[&str], kind: KeyKind) -> Pair {
         // One RSA key a test program: making them is the slowest thing here.
         static RSA_KEY: LazyLock<PKey<Private>> =
@@ -95,42 +98,12 @@ impl Authority {
             KeyKind::Ecdsa => ecdsa_key(),
             KeyKind::Rsa => RSA_KEY.clone(),
         };
-        let mut builder = X509::builder().unwrap();
-        builder.set_version(2).unwrap();
-        builder.set_serial_number(&serial_number()).unwrap();
-        builder.set_subject_name(&name(names[0])).unwrap();
-        builder
-            .set_issuer_name(self.certificate.subject_name())
-            .unwrap();
-        builder
-            .set_not_before(&Asn1Time::days_from_now(0).unwrap())
-            .unwrap();
-        builder
-            .set_not_after(&Asn1Time::days_from_now(7).unwrap())
-            .unwrap();
-        builder.set_pubkey(&key).unwrap();
-        let mut alternatives = SubjectAlternativeName::new();
-        for name in names {
-            alternatives.dns(name);
-        }
-        let alternatives = alternatives
-            .build(&builder.x509v3_context(Some(&self.certificate), None))
-            .unwrap();
-        builder.append_extension(alternatives).unwrap();
-        builder
-            .append_extension(
-                ExtendedKeyUsage::new()
-                    .server_auth()
-                    .client_auth()
-                    .build()
-                    .unwrap(),
-            )
-            .unwrap();
-        builder.sign(&self.key, MessageDigest::sha256()).unwrap();
-        Pair {
-            certificate: builder.build(),
-            key,
-        }
+        leaf(Some(self), names, key, 0..7)
+    }
+
+    /// The same, but its time was over yesterday.
+    pub(crate) fn issue_expired(&self, names: &[&str]) -> Pair {
+        leaf(Some(self), names, ecdsa_key(), -3..-1)
     }
 
     /// A client's TLS settings that trust this authority and nothing else.
@@ -144,6 +117,11 @@ impl Authority {
 }
 
 impl Pair {
+    /// A leaf that no authority stands behind.
+    pub(crate) fn self_signed(names: &[&str]) -> Self {
+        leaf(None, names, ecdsa_key(), 0..7)
+    }
+
     /// Writes both files, the key private.
     pub(crate) fn write(&self, cert: &Path, key: &Path) {
         fs::write(cert, self.certificate.to_pem().unwrap()).unwrap();
@@ -157,6 +135,58 @@ impl Pair {
             .unwrap()
             .to_vec()
     }
+}
+
+/// A certificate good for so many days from today, by this authority or by itself.
+fn leaf(
+    authority: Option<&Authority>,
+    names: &[&str],
+    key: PKey<Private>,
+    days: Range<i64>,
+) -> Pair {
+    let subject = name(names[0]);
+    let mut builder = X509::builder().unwrap();
+    builder.set_version(2).unwrap();
+    builder.set_serial_number(&serial_number()).unwrap();
+    builder.set_subject_name(&subject).unwrap();
+    let issuer = authority.map_or(&*subject, |authority| authority.certificate.subject_name());
+    builder.set_issuer_name(issuer).unwrap();
+    let day = |day: i64| Asn1Time::from_unix(unix_seconds() + day * 86_400).unwrap();
+    builder.set_not_before(&day(days.start)).unwrap();
+    builder.set_not_after(&day(days.end)).unwrap();
+    builder.set_pubkey(&key).unwrap();
+    let mut alternatives = SubjectAlternativeName::new();
+    for name in names {
+        match name.parse::<IpAddr>() {
+            Ok(_) => alternatives.ip(name),
+            Err(_) => alternatives.dns(name),
+        };
+    }
+    let issuer = authority.map(|authority| &*authority.certificate);
+    let alternatives = alternatives
+        .build(&builder.x509v3_context(issuer, None))
+        .unwrap();
+    builder.append_extension(alternatives).unwrap();
+    builder
+        .append_extension(
+            ExtendedKeyUsage::new()
+                .server_auth()
+                .client_auth()
+                .build()
+                .unwrap(),
+        )
+        .unwrap();
+    let signs = authority.map_or(&key, |authority| &authority.key);
+    builder.sign(signs, MessageDigest::sha256()).unwrap();
+    Pair {
+        certificate: builder.build(),
+        key,
+    }
+}
+
+fn unix_seconds() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_secs().try_into().unwrap()
 }
 
 fn ecdsa_key() -> PKey<Private> {

@@ -16,21 +16,32 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod dns;
+pub(crate) mod hops;
+pub(crate) mod housed;
 pub(crate) mod maildir;
 pub(crate) mod metrics;
 pub(crate) mod mount;
+pub(crate) mod names;
 pub(crate) mod numbered;
+pub(crate) mod port_25;
 pub(crate) mod programs;
+pub(crate) mod report;
+pub(crate) mod sending;
 pub(crate) mod server;
+pub(crate) mod sink;
 
 pub(crate) use certificates::{Authority, KeyKind, Pair};
 pub(crate) use client::{Client, Reply};
+pub(crate) use hops::{Dovecot, Exim, NextHop, Postfix};
 pub(crate) use maildir::{Delivered, Maildir};
 pub(crate) use metrics::Scrape;
 pub(crate) use mount::Mount;
+pub(crate) use names::NameServer;
 pub(crate) use numbered::{Ledger, Load};
 pub(crate) use programs::{Running, program};
 pub(crate) use server::{Server, Setup};
+pub(crate) use sink::Sink;
 
 use std::thread;
 use std::time::{Duration, Instant};
