@@ -172,23 +172,6 @@ pub fn decode_xtext(text: &str) -> Option<Vec<u8>> {
     xtext(text).collect()
 }
 
-/// `octets` in xtext.
-pub fn encode_xtext(octets: &[u8]) -> String {
-    let mut text = String::with_capacity(octets.len());
-    for octet in octets {
-        match octet {
-            b'+' | b'=' => push_hexchar(&mut text, *octet),
-            33..=126 => text.push(char::from(*octet)),
-            _ => push_hexchar(&mut text, *octet),
-        }
-    }
-    text
-}
-
-fn push_hexchar(text: &mut String, octet: u8) {
-    text.push_str(&format!("+{octet:02X}"));
-}
-
 /// ```text
 /// xtext   = *( xchar / hexchar )             ; RFC 3461 §4
 /// xchar   = %d33-42 / %d44-60 / %d62-126
@@ -249,19 +232,6 @@ pub fn decode_utf_8_addr(text: &str) -> Option<String> {
     (!address.is_empty()).then_some(address)
 }
 
-/// `address` as a `utf-8-addr-xtext`: in ASCII.
-pub fn encode_utf_8_addr(address: &str) -> String {
-    let mut text = String::with_capacity(address.len());
-    for letter in address.chars() {
-        if letter.is_ascii() && is_quchar(letter) {
-            text.push(letter);
-        } else {
-            push_embedded(&mut text, letter);
-        }
-    }
-    text
-}
-
 fn is_quchar(letter: char) -> bool {
     match letter {
         '+' | '=' | '\\' => false,
@@ -315,6 +285,36 @@ pub const ORCPT_OCTETS_MAX: usize = 500;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `octets` in xtext.
+    fn encode_xtext(octets: &[u8]) -> String {
+        let mut text = String::with_capacity(octets.len());
+        for octet in octets {
+            match octet {
+                b'+' | b'=' => push_hexchar(&mut text, *octet),
+                33..=126 => text.push(char::from(*octet)),
+                _ => push_hexchar(&mut text, *octet),
+            }
+        }
+        text
+    }
+
+    fn push_hexchar(text: &mut String, octet: u8) {
+        text.push_str(&format!("+{octet:02X}"));
+    }
+
+    /// `address` as a `utf-8-addr-xtext`: in ASCII.
+    fn encode_utf_8_addr(address: &str) -> String {
+        let mut text = String::with_capacity(address.len());
+        for letter in address.chars() {
+            if letter.is_ascii() && is_quchar(letter) {
+                text.push(letter);
+            } else {
+                push_embedded(&mut text, letter);
+            }
+        }
+        text
+    }
 
     #[test]
     fn xtext_stands_for_octets() {
