@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::super::disk::simulated::{CrashAfter, Faults, Simulated};
-use super::super::{CommitError, LogSettings, Space};
+use super::super::{Accepted, CommitError, Log, LogSettings, Space};
 use super::messages::{append, check_content, content, mail_data, message};
 use super::{Running, SEGMENT_OCTETS, octets_on_disk, run, settings};
 
@@ -94,6 +94,22 @@ fn bounded() -> LogSettings {
     }
 }
 
+/// Appends messages until the spool is full: those that it took, and the number of the last.
+async fn fill(log: &Log<Simulated>) -> (Vec<Accepted>, u64) {
+    let mut kept = Vec::new();
+    for number in 1.. {
+        let accepted = message(number, 9000);
+        match append(log, &accepted).await {
+            Ok(()) => kept.push(accepted),
+            Err(error) => {
+                assert!(matches!(error, CommitError::Full));
+                return (kept, number);
+            }
+        }
+    }
+    unreachable!("a spool with a bound is full some time");
+}
+
 /// Messages come without a pause while the spool is full. What is done makes room all the same.
 #[test]
 fn a_full_spool_takes_mail_again_when_mail_is_done() {
@@ -102,17 +118,7 @@ fn a_full_spool_takes_mail_again_when_mail_is_done() {
         let settings = bounded();
         let (running, _) = Running::start(&disk, &settings).await;
         let log = &running.log;
-        let mut kept = Vec::new();
-        let mut number = 0;
-        let error = loop {
-            number += 1;
-            let accepted = message(number, 9000);
-            match append(log, &accepted).await {
-                Ok(()) => kept.push(accepted),
-                Err(error) => break error,
-            }
-        };
-        assert!(matches!(error, CommitError::Full));
+        let (kept, mut number) = fill(log).await;
         assert!(settings.space.taken() <= settings.space.octets_max());
         for accepted in &kept {
             log.note_done(accepted.id);
@@ -137,19 +143,7 @@ fn a_full_spool_empties_when_each_message_is_replaced_by_a_report() {
         let settings = bounded();
         let (running, _) = Running::start(&disk, &settings).await;
         let log = &running.log;
-        let mut kept = Vec::new();
-        let mut number = 0;
-        loop {
-            number += 1;
-            let accepted = message(number, 9000);
-            match append(log, &accepted).await {
-                Ok(()) => kept.push(accepted),
-                Err(error) => {
-                    assert!(matches!(error, CommitError::Full));
-                    break;
-                }
-            }
-        }
+        let (kept, mut number) = fill(log).await;
         for accepted in kept {
             number += 1;
             let report = message(number, 10_000);
