@@ -181,7 +181,7 @@ impl Hops {
                 },
             };
             let is_used = link.messages() > 0;
-            let (verdicts, end) = hand_over(&mut link, source, waiting.clone()).await;
+            let (verdicts, end) = hand_over(&mut link, source, &waiting).await;
             if end == End::Gone && is_used && gone < GONE_MAX {
                 // Idle, it had gone without our noticing. Nothing was taken.
                 gone += 1;
@@ -466,10 +466,10 @@ enum End {
 async fn hand_over(
     link: &mut Link,
     source: &Source,
-    recipients: Vec<usize>,
+    recipients: &[usize],
 ) -> (Vec<(usize, Verdict)>, End) {
     let mut verdicts = Vec::with_capacity(recipients.len());
-    let mut waiting = VecDeque::from(recipients);
+    let mut waiting: VecDeque<usize> = recipients.iter().copied().collect();
     let hop = link.endpoint.to_string();
     let end = loop {
         let count = link.recipients_max().max(1).min(waiting.len());

@@ -121,11 +121,11 @@ impl Queue {
     ) -> Result<Queue, OpenError> {
         let ids = QueueIds::new(plan.shard);
         let destinations = Rc::new(Destinations::new(Arc::clone(&settings)));
-        let sending = settings.sending.clone();
+        let told = Arc::clone(&settings);
         let mut books = Books::new(Rc::clone(&destinations), shares(&settings), move |item| {
             let waited = judgement::waited(&item.accepted);
-            let notice = sending.delay_notice.is_some_and(|notice| waited >= notice);
-            waited >= sending.queue_lifetime || (notice && !item.progress.borrow().delay_notified)
+            let is_late = told.sending.is_late(waited) && !item.progress.borrow().delay_notified;
+            told.sending.is_expired(waited) || is_late
         });
         let mut logs = Vec::with_capacity(plan.logs.len());
         for (log, mut recovered) in plan.logs.into_iter().enumerate() {
@@ -236,15 +236,17 @@ impl Queue {
                 (Some(0), None)
             }
             (None, Durability::None) => (None, Some(Rc::new(message.data))),
-            (None, Durability::NextHop) if self.may_pass_on(&accepted) => {
-                if let Some(place) = place {
-                    place.keep();
-                }
-                self.pass_on(accepted, Rc::new(message.data)).await?;
-                return Ok(id);
-            }
-            (None, Durability::Disk | Durability::NextHop) => {
+            (None, durability @ (Durability::Disk | Durability::NextHop)) => {
                 let data = Rc::new(message.data);
+                if durability == Durability::NextHop
+                    && let Some(to) = self.passes_to(&accepted)
+                {
+                    if let Some(place) = place {
+                        place.keep();
+                    }
+                    self.pass_on(&to, accepted, data).await?;
+                    return Ok(id);
+                }
                 let log = self.own_log()?;
                 log.append(accepted.clone(), Rc::clone(&data)).await?;
                 (Some(0), Some(data))

@@ -138,6 +138,16 @@ impl Sending {
         of_domain.or_else(|| self.logins.get(host))
     }
 
+    /// Whether a message that came so long ago goes back.
+    pub(super) fn is_expired(&self, waited: Duration) -> bool {
+        waited >= self.queue_lifetime
+    }
+
+    /// Whether the sender of a message that came so long ago is to hear that it still waits.
+    pub(super) fn is_late(&self, waited: Duration) -> bool {
+        self.delay_notice.is_some_and(|notice| waited >= notice)
+    }
+
     /// The login with mail for `domain`, whatever the host.
     pub(super) fn login_of_domain(&self, domain: &str) -> Option<&Login> {
         match self.logins.is_empty() {

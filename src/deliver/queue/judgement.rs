@@ -39,7 +39,7 @@ impl Tally {
 impl Judgement {
     /// Of what was tried for a message.
     pub(super) fn of(settings: &DeliverySettings, accepted: &Accepted, tried: Tried) -> Judgement {
-        let expired = waited(accepted) >= settings.sending.queue_lifetime;
+        let expired = settings.sending.is_expired(waited(accepted));
         let mut tally = Tally::default();
         let mut verdicts = tried.verdicts;
         for (place, verdict) in &mut verdicts {

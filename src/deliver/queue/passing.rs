@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::super::destination::Way;
+use super::super::destination::{Destination, Way};
 use super::super::target::Target;
 use super::super::verdict::Failure;
 use super::books::{Begun, Item};
@@ -48,9 +48,9 @@ enum Kept {
 }
 
 impl Queue {
-    /// Whether all of a message goes to one next hop, which is not known to be away, and has not its share of
+    /// The one next hop that all of a message goes to, if it is not known to be away, and has not its share of
     /// attempts under way.
-    pub(super) fn may_pass_on(&self, accepted: &Accepted) -> bool {
+    pub(super) fn passes_to(&self, accepted: &Accepted) -> Option<Destination> {
         let inner = &*self.0;
         let recipients = &accepted.envelope.recipients;
         let mut destinations = recipients.iter().map(|recipient| {
@@ -58,26 +58,22 @@ impl Queue {
             let destination = inner.destinations.of(recipient);
             (*target != Target::Mx && destination.way == Way::Hop).then_some(destination)
         });
-        let Some(Some(first)) = destinations.next() else {
-            return false;
-        };
-        destinations.all(|other| other.is_some_and(|other| other.key == first.key))
-            && inner.books.borrow().may_begin(&first)
+        let first = destinations.next()??;
+        let all_same = destinations.all(|other| other.is_some_and(|other| other.key == first.key));
+        (all_same && inner.books.borrow().may_begin(&first)).then_some(first)
     }
 
     /// Has a message taken by its next hop while the sender waits, or makes it durable.
     pub(super) async fn pass_on(
         &self,
+        to: &Destination,
         accepted: Accepted,
         data: Rc<MailData>,
     ) -> Result<(), AcceptError> {
         let inner = &*self.0;
         let progress = Progress::begin(accepted.envelope.recipients.len());
-        let first = accepted.envelope.recipients.first();
-        let to = first.map(|first| inner.destinations.of(first));
-        let to = to.unwrap_or_else(|| inner.destinations.nowhere());
         let item = Item::new(Recovered { accepted, progress }, None, Some(data));
-        let begun = inner.books.borrow_mut().enter_active(item, &to);
+        let begun = inner.books.borrow_mut().enter_active(item, to);
         let item = Rc::clone(&begun.item);
         let fallback = Rc::<Fallback>::default();
         let (tell, mut told) = oneshot::channel();

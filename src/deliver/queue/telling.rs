@@ -52,9 +52,8 @@ impl Queue {
 
     /// Tells the sender once who has not got the message yet, when that takes long.
     pub(super) async fn tell_delay(&self, item: &Item, source: &Source) -> Told {
-        let notice = self.0.settings.sending.delay_notice;
-        let is_due = notice.is_some_and(|after| waited(&source.accepted) >= after);
-        if !is_due || item.progress.borrow().delay_notified {
+        let is_late = (self.0.settings.sending).is_late(waited(&source.accepted));
+        if !is_late || item.progress.borrow().delay_notified {
             return Told::Nobody;
         }
         let late: Vec<_> = {
