@@ -36,7 +36,7 @@ use super::slots::{Slot, Slots};
 use super::target::{Host, Target};
 use super::verdict::{Failure, Verdict};
 use crate::smtp::client::{
-    self, Dialect, RecipientOutcome, Settings, StartTls, Timeouts, Transaction,
+    self, Dialect, Ignored, RecipientOutcome, Settings, StartTls, Timeouts, Transaction,
     TransactionRecipient,
 };
 use crate::smtp::status::{Class, Status};
@@ -362,6 +362,7 @@ impl Hops {
                 name: login.name.clone(),
                 password: login.password.clone().into_bytes().into(),
             }),
+            ignored: Ignored::default(),
             timeouts: self.timeouts(),
         };
         let context = self

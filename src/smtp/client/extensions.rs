@@ -5,6 +5,7 @@
 //!   the peer may offer more than we know (RFC 5321 §2.2.1).
 //! - Nothing of the text is kept, so the list costs the same however long it is.
 
+use super::settings::Ignored;
 use crate::smtp::parameters::decimal;
 
 /// What a peer offers.
@@ -55,6 +56,16 @@ pub struct Limits {
 }
 
 impl Extensions {
+    /// The same, as if those were not listed.
+    pub(super) fn without(self, ignored: Ignored) -> Extensions {
+        Extensions {
+            pipelining: self.pipelining && !ignored.pipelining,
+            chunking: self.chunking && !ignored.chunking,
+            binary_mime: self.binary_mime && !ignored.chunking,
+            ..self
+        }
+    }
+
     /// Takes a line of the reply to EHLO, but not the first, which names the peer.
     ///
     /// ```text

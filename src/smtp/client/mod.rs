@@ -42,7 +42,7 @@ pub use reply::{
     ReplyError,
 };
 pub use session::{Channel, Effect, RECIPIENTS_MAX_DEFAULT, Session};
-pub use settings::{Dialect, Login, Settings, StartTls, Timeouts};
+pub use settings::{Dialect, Ignored, Login, Settings, StartTls, Timeouts};
 pub use stuffing::Stuffer;
 pub use terms::{CONTENT_IN_FLIGHT_OCTETS_MAX, Transaction, TransactionRecipient};
 pub use transaction::Transfer;

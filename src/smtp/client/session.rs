@@ -541,7 +541,7 @@ impl Session {
     ) -> Next {
         match (hello, reply.kind()) {
             (_, Kind::Completion) if reply.code == 250 => {
-                self.extensions = extensions;
+                self.extensions = extensions.without(self.settings.ignored);
                 self.secure_or_go_on(out)
             }
             (_, Kind::Completion | Kind::Intermediate) => {

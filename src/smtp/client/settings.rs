@@ -18,8 +18,20 @@ pub struct Settings {
     pub starttls: StartTls,
     /// What is proved by AUTH before the first message.
     pub login: Option<Login>,
+    /// What is not used although the peer lists it.
+    pub ignored: Ignored,
     /// How long the peer may take.
     pub timeouts: Timeouts,
+}
+
+/// Extensions that count as not listed: for whoever measures what they are worth, or has a peer whose word
+/// is not to be trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ignored {
+    /// PIPELINING (RFC 2920).
+    pub pipelining: bool,
+    /// CHUNKING, and BINARYMIME with it (RFC 3030).
+    pub chunking: bool,
 }
 
 /// The protocol spoken.

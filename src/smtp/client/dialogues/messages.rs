@@ -483,6 +483,65 @@ fn one_by_one() {
     ]);
 }
 
+/// What the caller would rather not use counts as not listed.
+#[test]
+fn ignored_extensions() {
+    const EVERYTHING: &str = "PIPELINING;CHUNKING;BINARYMIME;SIZE";
+    run(&[
+        offered(
+            EVERYTHING,
+            "without CHUNKING",
+            "!begin
+             C: MAIL FROM:<a@b> SIZE=12
+             C: RCPT TO:<c@d>
+             C: DATA
+             S: 250 ok
+             S: 250 ok
+             S: 354 go
+             C: A: b
+             C:
+             C: ..c
+             C: .
+             S: 250 queued
+             =accepted 250 queued
+             =ready",
+        )
+        .set(|settings| settings.ignored.chunking = true),
+        offered(
+            EVERYTHING,
+            "without either",
+            "!begin
+             C: MAIL FROM:<a@b> SIZE=12
+             S: 250 ok
+             C: RCPT TO:<c@d>
+             S: 250 ok
+             C: DATA
+             S: 354 go
+             C: A: b
+             C:
+             C: ..c
+             C: .
+             S: 250 queued
+             =accepted 250 queued
+             =ready",
+        )
+        .set(|settings| {
+            settings.ignored = Ignored {
+                pipelining: true,
+                chunking: true,
+            };
+        }),
+        offered(
+            EVERYTHING,
+            "without CHUNKING there is no BINARYMIME",
+            "!begin
+             =refusal 5.6.3 the message is binary, which the next hop does not take",
+        )
+        .set(|settings| settings.ignored.chunking = true)
+        .message(|transaction| transaction.body = Body::BinaryMime),
+    ]);
+}
+
 /// RFC 5321 §4.5.3.1.10.
 #[test]
 fn too_many_recipients() {

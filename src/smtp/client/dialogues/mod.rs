@@ -32,6 +32,7 @@ fn settings(change: impl FnOnce(&mut Settings)) -> Arc<Settings> {
         helo: String::from("me.test"),
         starttls: StartTls::Negotiated,
         login: None,
+        ignored: Ignored::default(),
         timeouts: Timeouts::default(),
     };
     change(&mut settings);
