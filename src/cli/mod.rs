@@ -20,8 +20,8 @@ mod hash_password;
 mod man;
 mod queue;
 mod serve;
-mod usage;
-mod values;
+pub mod usage;
+pub mod values;
 
 /// An SMTP edge server on io_uring and OpenSSL.
 #[derive(Debug, Parser)]

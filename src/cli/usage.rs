@@ -9,8 +9,17 @@ use clap::error::{ContextKind, ErrorKind};
 
 use super::arguments::{Argument, Origin};
 
+/// The line, without the program's name before it, for a program whose arguments all come from its command line.
+pub fn plain_line(error: &clap::Error, program: &str) -> String {
+    written(error, program, &[])
+}
+
 /// The line, without the program's name before it.
 pub(super) fn line(error: &clap::Error, arguments: &[Argument]) -> String {
+    written(error, parent(arguments), arguments)
+}
+
+fn written(error: &clap::Error, parent: &str, arguments: &[Argument]) -> String {
     let flag = context(error, ContextKind::InvalidArg);
     let value = context(error, ContextKind::InvalidValue);
     let flag_name = flag.as_deref().map(name_of).unwrap_or_default();
@@ -45,18 +54,17 @@ pub(super) fn line(error: &clap::Error, arguments: &[Argument]) -> String {
         }
         ErrorKind::InvalidSubcommand => {
             let word = context(error, ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!(
-                "{word:?} is no command; {} --help lists them",
-                parent(arguments)
-            )
+            format!("{word:?} is no command; {parent} --help lists them")
         }
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            format!("a command is missing; {parent} --help lists them")
+        }
+        ErrorKind::MissingRequiredArgument => {
             format!(
-                "a command is missing; {} --help lists them",
-                parent(arguments)
+                "{}: is required",
+                wanted(flag.as_deref().unwrap_or_default())
             )
         }
-        ErrorKind::MissingRequiredArgument => format!("{flag_name}: is required"),
         ErrorKind::InvalidUtf8 => format!("{flag_name}: a value is not UTF-8"),
         ErrorKind::NoEquals
         | ErrorKind::TooManyValues
@@ -117,6 +125,22 @@ fn origin<'a>(
 /// `--pin <yes|no>` is called `--pin`, `<DIR>` stays.
 fn name_of(flag: &str) -> &str {
     flag.split([' ', '=']).next().unwrap_or(flag)
+}
+
+/// What of a group of flags that exclude each other would do: `<--rate <R>|--closed>` is called `--rate or --closed`.
+fn wanted(flag: &str) -> String {
+    let first = flag.split(", ").next().unwrap_or(flag);
+    let group = first
+        .strip_prefix('<')
+        .and_then(|rest| rest.strip_suffix('>'));
+    let flags = group.map(|group| group.split('|').collect::<Vec<_>>());
+    match flags {
+        Some(flags) if flags.iter().all(|flag| flag.starts_with("--")) => {
+            let names: Vec<&str> = flags.into_iter().map(name_of).collect();
+            names.join(" or ")
+        }
+        Some(_) | None => name_of(first).to_owned(),
+    }
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> Option<String> {

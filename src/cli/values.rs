@@ -20,7 +20,7 @@ use crate::deliver::target::{Target, without_brackets};
 use crate::smtp::server::LocalDomains;
 
 /// A choice by name, shown in the help as the possible values.
-pub(super) fn choice<T, const COUNT: usize>(
+pub fn choice<T, const COUNT: usize>(
     choices: [(&'static str, T); COUNT],
 ) -> impl TypedValueParser<Value = T>
 where
@@ -36,7 +36,7 @@ where
 }
 
 /// `yes|no`.
-pub(super) fn yes_no() -> impl TypedValueParser<Value = bool> {
+pub fn yes_no() -> impl TypedValueParser<Value = bool> {
     choice([("yes", true), ("no", false)])
 }
 
@@ -44,7 +44,7 @@ pub(super) fn yes_no() -> impl TypedValueParser<Value = bool> {
 ///
 /// The letters are taken in either case: nginx and Postfix users write `10m`, and there is no
 /// smaller unit to confuse it with.
-pub(super) fn octets(text: &str) -> Result<u64, String> {
+pub fn octets(text: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(text);
     let number: u64 = whole_number(number).ok_or(SIZE_FORM)?;
     let shift = match unit {
@@ -65,7 +65,7 @@ pub(super) fn octets(text: &str) -> Result<u64, String> {
 }
 
 /// A time longer than nothing: a number with `ms`, `s`, `m`, `h` or `d`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     match duration_or_zero(text)? {
         Duration::ZERO => Err("must be longer than 0".to_owned()),
         duration => Ok(duration),
@@ -73,7 +73,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A time: a number with `ms`, `s`, `m`, `h` or `d`.
-pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
+pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text);
     let number: u64 = whole_number(number).ok_or(TIME_FORM)?;
     let milliseconds = match unit {
@@ -130,7 +130,7 @@ pub(super) fn ticket_lifetime(text: &str) -> Result<Duration, String> {
 }
 
 /// A whole number within bounds.
-pub(super) fn count<T>(
+pub fn count<T>(
     bounds: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
 where
@@ -163,14 +163,14 @@ pub(super) fn shards(text: &str) -> Result<NonZeroUsize, String> {
 }
 
 /// `ADDR:PORT`, an IPv6 address in brackets. Names are not looked up: no start waits for DNS.
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "must be ADDR:PORT, as in 0.0.0.0:25 or [::]:25 (an address, not a name)".to_owned()
     })
 }
 
 /// `ADDR:PORT` of a server that is asked.
-pub(super) fn server_address(text: &str) -> Result<SocketAddr, String> {
+pub fn server_address(text: &str) -> Result<SocketAddr, String> {
     match address(text)? {
         server if server.port() == 0 => Err("the port must be a number from 1 to 65535".to_owned()),
         server => Ok(server),
@@ -199,7 +199,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// A domain name, kept as a lower-case A-label form (RFC 5890) without a closing dot.
-pub(super) fn domain(text: &str) -> Result<String, String> {
+pub fn domain(text: &str) -> Result<String, String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     let ascii = idna::domain_to_ascii_strict(name).map_err(|_| DOMAIN_FORM.to_owned())?;
     // An address would pass the rules for labels, but it is not a name of anything.
@@ -211,7 +211,7 @@ pub(super) fn domain(text: &str) -> Result<String, String> {
 
 /// A domain name, or an address literal in brackets (RFC 5321 §4.1.3), in the form in which the
 /// session compares the domains of recipients.
-pub(super) fn mail_domain(text: &str) -> Result<String, String> {
+pub fn mail_domain(text: &str) -> Result<String, String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     match LocalDomains::new(name, []) {
         Ok(domains) => Ok(domains.first().to_owned()),
@@ -273,7 +273,7 @@ pub(super) fn login(text: &str) -> Result<LoginFile, String> {
 }
 
 /// A size in the largest unit that divides it.
-pub(super) fn write_octets(octets: u64) -> String {
+pub fn write_octets(octets: u64) -> String {
     for (shift, unit) in [(30, "G"), (20, "M"), (10, "k")] {
         if octets != 0 && octets.trailing_zeros() >= shift {
             return format!("{}{unit}", octets >> shift);
@@ -283,7 +283,7 @@ pub(super) fn write_octets(octets: u64) -> String {
 }
 
 /// A time in the largest unit that divides it.
-pub(super) fn write_duration(duration: Duration) -> String {
+pub fn write_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let units: [(u128, &str); 4] = [
         (DAY_MILLISECONDS as u128, "d"),
