@@ -1,5 +1,5 @@
 //! What the `openssl` crate does not bind, or not as a safe call: ticket keys, chains by key, session
-//! lifetime, group names, offering a ticket, a ticket's lifetime.
+//! lifetime, group names, offering a ticket, a ticket's lifetime, a ticket without its handshake.
 //!
 //! The only `unsafe` of the TLS side. Every function here is safe to call; the pointers they pass on
 //! come from the crate's own types, or from OpenSSL for the time of a callback.
@@ -14,7 +14,8 @@ use std::slice;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use foreign_types::ForeignTypeRef;
+use foreign_types::{ForeignType, ForeignTypeRef};
+use openssl::cipher_ctx::CipherCtx;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::pkey::{PKeyRef, Private};
@@ -183,36 +184,166 @@ extern "C" fn ticket_key(
     let Some(Ticketing { ring, .. }) = ticketing(ssl) else {
         return FAILED;
     };
-    let keys = ring.keys();
-
     if encrypting == 1 {
-        let key = keys.encrypting();
-        let mut octets = [0; IV_OCTETS];
-        if openssl::rand::rand_bytes(&mut octets).is_err() {
-            return FAILED;
-        }
-        // SAFETY: OpenSSL gives room for TLSEXT_KEYNAME_LENGTH (16) octets.
-        unsafe { ptr::copy_nonoverlapping(key.name.as_ptr(), name, KEY_NAME_OCTETS) };
-        // SAFETY: OpenSSL gives room for EVP_MAX_IV_LENGTH (16) octets.
-        unsafe { ptr::copy_nonoverlapping(octets.as_ptr(), iv, IV_OCTETS) };
-        if start_cipher(cipher, ring, key, iv, 1) && start_mac(mac, key) {
-            READY
-        } else {
-            FAILED
+        match start_sealing(ring, name, iv, cipher, mac) {
+            Started::Yes => READY,
+            Started::NoKey | Started::Failed => FAILED,
         }
     } else {
-        // SAFETY: OpenSSL has checked that the ticket is long enough for the name (and the IV).
-        let name = unsafe { slice::from_raw_parts(name, KEY_NAME_OCTETS) };
-        let Some(key) = keys.find(name) else {
-            return NO_KEY;
-        };
-        // Always renew: a client may use a ticket once (RFC 8446 §C.4), and would otherwise resume
-        // only every second time.
-        if start_cipher(cipher, ring, key, iv, 0) && start_mac(mac, key) {
-            READY_AND_RENEW
-        } else {
-            FAILED
+        match start_opening(ring, name, iv, cipher, mac) {
+            // Always renew: a client may use a ticket once (RFC 8446 §C.4), and would otherwise resume
+            // only every second time.
+            Started::Yes => READY_AND_RENEW,
+            Started::NoKey => NO_KEY,
+            Started::Failed => FAILED,
         }
+    }
+}
+
+/// Whether cipher and MAC have the keys of a ticket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Started {
+    Yes,
+    NoKey,
+    Failed,
+}
+
+/// Gives cipher and MAC the key that encrypts, and writes its name and an IV. All four are OpenSSL's for
+/// one ticket, or [`seal`]'s.
+fn start_sealing(
+    ring: &TicketKeyRing,
+    name: *mut c_uchar,
+    iv: *mut c_uchar,
+    cipher: *mut sys::EVP_CIPHER_CTX,
+    mac: *mut sys::EVP_MAC_CTX,
+) -> Started {
+    let keys = ring.keys();
+    let key = keys.encrypting();
+    let mut octets = [0; IV_OCTETS];
+    if openssl::rand::rand_bytes(&mut octets).is_err() {
+        return Started::Failed;
+    }
+    // SAFETY: there is room for TLSEXT_KEYNAME_LENGTH (16) octets.
+    unsafe { ptr::copy_nonoverlapping(key.name.as_ptr(), name, KEY_NAME_OCTETS) };
+    // SAFETY: there is room for EVP_MAX_IV_LENGTH (16) octets.
+    unsafe { ptr::copy_nonoverlapping(octets.as_ptr(), iv, IV_OCTETS) };
+    if start_cipher(cipher, ring, key, iv, 1) && start_mac(mac, key) {
+        Started::Yes
+    } else {
+        Started::Failed
+    }
+}
+
+/// Gives cipher and MAC the key of this name. All four are OpenSSL's for one ticket, or [`open`]'s.
+fn start_opening(
+    ring: &TicketKeyRing,
+    name: *const c_uchar,
+    iv: *const c_uchar,
+    cipher: *mut sys::EVP_CIPHER_CTX,
+    mac: *mut sys::EVP_MAC_CTX,
+) -> Started {
+    let keys = ring.keys();
+    // SAFETY: the callers have checked that the ticket is long enough for the name (and the IV).
+    let name = unsafe { slice::from_raw_parts(name, KEY_NAME_OCTETS) };
+    let Some(key) = keys.find(name) else {
+        return Started::NoKey;
+    };
+    if start_cipher(cipher, ring, key, iv, 0) && start_mac(mac, key) {
+        Started::Yes
+    } else {
+        Started::Failed
+    }
+}
+
+/// A ticket around `session`, as OpenSSL makes one with the callback above (RFC 5077 §4): name, IV,
+/// what is encrypted, MAC over all of it. For benches, that want a ticket without its handshake.
+pub(super) fn seal(ring: &TicketKeyRing, session: &[u8]) -> Result<Vec<u8>, ErrorStack> {
+    let mut cipher = CipherCtx::new()?;
+    let mac = Mac::new()?;
+    let (mut name, mut iv) = ([0; KEY_NAME_OCTETS], [0; IV_OCTETS]);
+    let (into_name, into_iv) = (name.as_mut_ptr(), iv.as_mut_ptr());
+    if start_sealing(ring, into_name, into_iv, cipher.as_ptr(), mac.0) != Started::Yes {
+        return Err(ErrorStack::get());
+    }
+    let mut ticket = [name, iv].concat();
+    cipher.cipher_update_vec(session, &mut ticket)?;
+    cipher.cipher_final_vec(&mut ticket)?;
+    let tag = mac.over(&ticket)?;
+    ticket.extend_from_slice(&tag);
+    Ok(ticket)
+}
+
+/// The session in `ticket`; nothing if no key of the ring made it as it is. The counterpart of [`seal`], in
+/// OpenSSL's order: the MAC comes before the cipher.
+pub(super) fn open(ring: &TicketKeyRing, ticket: &[u8]) -> Result<Option<Vec<u8>>, ErrorStack> {
+    let Some((sealed, tag)) = ticket.split_last_chunk::<MAC_OCTETS>() else {
+        return Ok(None);
+    };
+    let Some((name, rest)) = sealed.split_first_chunk::<KEY_NAME_OCTETS>() else {
+        return Ok(None);
+    };
+    let Some((iv, encrypted)) = rest.split_first_chunk::<IV_OCTETS>() else {
+        return Ok(None);
+    };
+    let mut cipher = CipherCtx::new()?;
+    let mac = Mac::new()?;
+    match start_opening(ring, name.as_ptr(), iv.as_ptr(), cipher.as_ptr(), mac.0) {
+        Started::Yes => {}
+        Started::NoKey => return Ok(None),
+        Started::Failed => return Err(ErrorStack::get()),
+    }
+    if !openssl::memcmp::eq(&mac.over(sealed)?, tag) {
+        return Ok(None);
+    }
+    let mut session = Vec::new();
+    cipher.cipher_update_vec(encrypted, &mut session)?;
+    cipher.cipher_final_vec(&mut session)?;
+    Ok(Some(session))
+}
+
+/// An HMAC under way, which [`start_mac`] gives its key. The `openssl` crate has no such context.
+struct Mac(*mut sys::EVP_MAC_CTX);
+
+impl Mac {
+    fn new() -> Result<Mac, ErrorStack> {
+        // SAFETY: the name is a C string; null stands for the default context and no properties.
+        let hmac = unsafe { sys::EVP_MAC_fetch(ptr::null_mut(), c"HMAC".as_ptr(), ptr::null()) };
+        if hmac.is_null() {
+            return Err(ErrorStack::get());
+        }
+        // SAFETY: it is valid.
+        let context = unsafe { sys::EVP_MAC_CTX_new(hmac) };
+        // SAFETY: it is ours; the context, if there is one, has a reference of its own.
+        unsafe { sys::EVP_MAC_free(hmac) };
+        if context.is_null() {
+            return Err(ErrorStack::get());
+        }
+        Ok(Mac(context))
+    }
+
+    fn over(&self, octets: &[u8]) -> Result<[u8; MAC_OCTETS], ErrorStack> {
+        let mut tag = [0; MAC_OCTETS];
+        let mut tag_octets = 0;
+        // SAFETY: the context is ours, and OpenSSL only reads so many octets.
+        let mut done = unsafe { sys::EVP_MAC_update(self.0, octets.as_ptr(), octets.len()) };
+        if done == 1 {
+            let room = tag.len();
+            // SAFETY: the context is ours; OpenSSL writes to `tag`, which has that room, and its length.
+            done =
+                unsafe { sys::EVP_MAC_final(self.0, tag.as_mut_ptr(), &raw mut tag_octets, room) };
+        }
+        if done == 1 && tag_octets == MAC_OCTETS {
+            Ok(tag)
+        } else {
+            Err(ErrorStack::get())
+        }
+    }
+}
+
+impl Drop for Mac {
+    fn drop(&mut self) {
+        // SAFETY: the context is ours, and this is its last use.
+        unsafe { sys::EVP_MAC_CTX_free(self.0) };
     }
 }
 
@@ -356,6 +487,9 @@ fn ticketing_index() -> Result<Index<SslContext, Ticketing>, ErrorStack> {
 
 /// The IV of AES-CBC.
 const IV_OCTETS: usize = 16;
+
+/// What HMAC-SHA-256 gives.
+const MAC_OCTETS: usize = 32;
 
 /// `OSSL_PARAM_UTF8_STRING` of `openssl/core.h`.
 const OSSL_PARAM_UTF8_STRING: u32 = 4;

@@ -39,9 +39,11 @@ use std::{fmt, hint, thread};
 
 use arc_swap::{ArcSwap, Guard};
 use openssl::cipher::{Cipher, CipherRef};
+use openssl::error::ErrorStack;
 use rustix::fs::FlockOperation;
 
 use super::failure::one_line;
+use super::ffi;
 
 /// The ticket keys of the whole process. One `Arc` of it goes to every context of every shard.
 pub struct TicketKeyRing {
@@ -175,6 +177,19 @@ impl TicketKeyRing {
     fn reload_at(&self, now: SystemTime) -> Result<Rotation, TicketKeysError> {
         let in_use = self.keys.load().all();
         self.change(now, &WhenMissing::Make(in_use))
+    }
+
+    /// A ticket around `session`, as OpenSSL makes one with this ring in a handshake. For benches.
+    #[doc(hidden)]
+    pub fn seal(&self, session: &[u8]) -> Result<Vec<u8>, ErrorStack> {
+        ffi::seal(self, session)
+    }
+
+    /// What [`TicketKeyRing::seal`] or a handshake put into `ticket`; nothing if no key of the ring made it as it is.
+    /// For benches.
+    #[doc(hidden)]
+    pub fn open(&self, ticket: &[u8]) -> Result<Option<Vec<u8>>, ErrorStack> {
+        ffi::open(self, ticket)
     }
 
     /// The keys of this moment. Takes no lock.
