@@ -1,29 +1,35 @@
 //! What a TLS handshake costs the server: full and resumed, ECDSA and RSA, TLS 1.2 and 1.3, with and
-//! without X25519MLKEM768.
+//! without X25519MLKEM768. And what a ticket costs of that.
 //!
 //! Client and server run in memory, in turns on one thread; only the server's turns are timed. Each
 //! handshake's outcome is checked: a resumption that quietly became a full handshake would look like a
 //! slow one. `cargo bench --bench handshake`.
+//!
+//! The ticket is one that OpenSSL made in a handshake. What is in it must be that handshake's session, down to the
+//! master secret; it is compared in every round.
 #![allow(missing_docs, reason = "criterion's macros make functions without any")]
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "a benchmark that cannot run has nothing to report"
 )]
 
 use std::fs;
+use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use openssl::ssl::{
     ErrorCode, Ssl, SslContext, SslMethod, SslSession, SslSessionCacheMode, SslStream,
     SslVerifyMode, SslVersion,
 };
 use ringpost::tls::development::{self, make};
 use ringpost::tls::{
-    CertifiedKey, Connection, Handshake, ServerContexts, TicketKeyRing, TlsSettings, offer_ticket,
+    CertifiedKey, Connection, Handshake, Rotation, ServerContexts, TicketKeyRing, TlsSettings,
+    offer_ticket,
 };
 
 const HYBRID: &str = "X25519MLKEM768";
@@ -62,7 +68,7 @@ fn handshakes(criterion: &mut Criterion) {
             &directory.path().join(key),
         )
         .unwrap();
-        let server = server(pair);
+        let server = server(pair, ring());
         for (exchange, version, groups) in exchanges {
             let Some(mut client) = Client::new(directory.path(), version, groups) else {
                 eprintln!("handshake/{key_type}/{exchange}: the linked OpenSSL has no {groups}");
@@ -84,10 +90,70 @@ fn handshakes(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn server(pair: CertifiedKey) -> ServerContexts {
-    let settings = TlsSettings::default();
-    let ring = Arc::new(TicketKeyRing::ephemeral(settings.ticket_lifetime).unwrap());
-    ServerContexts::build(&[pair], &settings, ring).unwrap()
+fn tickets(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    make(directory.path(), &development::DEFAULT_NAMES).unwrap();
+    let pair = CertifiedKey::load(
+        &directory.path().join(development::SERVER_ECDSA_CERTIFICATE),
+        &directory.path().join(development::SERVER_ECDSA_KEY),
+    )
+    .unwrap();
+    let ring = ring();
+    let server = server(pair, Arc::clone(&ring));
+    let mut client = Client::new(directory.path(), SslVersion::TLS1_2, CLASSIC).unwrap();
+    client.handshake(&server, Kind::Full);
+    let ticket = client.ticket_in_clear.take().unwrap();
+    let session = ring.open(&ticket).unwrap().unwrap();
+    let secrets = [
+        SslSession::from_der(&session).unwrap(),
+        client.ticket.take().unwrap(),
+    ]
+    .map(|session| {
+        let mut secret = [0; 48];
+        assert_eq!(session.master_key(&mut secret), secret.len());
+        secret
+    });
+    assert!(secrets[0] == secrets[1], "another session is in it");
+    for at in 0..ticket.len() {
+        let mut changed = ticket.clone();
+        changed[at] ^= 1;
+        assert!(ring.open(&changed).unwrap().is_none(), "octet {at}");
+    }
+
+    let mut group = criterion.benchmark_group("ticket");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("seal", |bencher| {
+        bencher.iter(|| {
+            let made = ring.seal(black_box(&session)).unwrap();
+            assert_eq!(made.len(), ticket.len());
+            made
+        });
+    });
+    let made = ring.seal(&session).unwrap();
+    assert!(made != ticket, "the IV is another");
+    assert!(ring.open(&made).unwrap().as_ref() == Some(&session));
+    let open = |ring: &TicketKeyRing| ring.open(black_box(&ticket)).unwrap();
+    group.bench_function("open", |bencher| {
+        bencher.iter(|| assert!(open(&ring).as_ref() == Some(&session)));
+    });
+    let later = SystemTime::now() + TlsSettings::default().ticket_lifetime;
+    assert_eq!(ring.rotate_if_due(later).unwrap(), Rotation::Rotated);
+    group.bench_function("open by the key before", |bencher| {
+        bencher.iter(|| assert!(open(&ring).as_ref() == Some(&session)));
+    });
+    let another = self::ring();
+    group.bench_function("without its key", |bencher| {
+        bencher.iter(|| assert!(open(&another).is_none()));
+    });
+    group.finish();
+}
+
+fn ring() -> Arc<TicketKeyRing> {
+    Arc::new(TicketKeyRing::ephemeral(TlsSettings::default().ticket_lifetime).unwrap())
+}
+
+fn server(pair: CertifiedKey, ring: Arc<TicketKeyRing>) -> ServerContexts {
+    ServerContexts::build(&[pair], &TlsSettings::default(), ring).unwrap()
 }
 
 struct Client {
@@ -96,6 +162,8 @@ struct Client {
     group: &'static str,
     given: Arc<Mutex<Vec<SslSession>>>,
     ticket: Option<SslSession>,
+    /// The server's last ticket as it went over the wire, where that is in clear.
+    ticket_in_clear: Option<Vec<u8>>,
 }
 
 impl Client {
@@ -121,6 +189,7 @@ impl Client {
             group,
             given,
             ticket: None,
+            ticket_in_clear: None,
         })
     }
 
@@ -152,6 +221,9 @@ impl Client {
             ended = server.handshake();
             let answer = server.outbound();
             cost += begun.elapsed();
+            if let Some(ticket) = ticket_in(&answer) {
+                self.ticket_in_clear = Some(ticket.to_vec());
+            }
             client.get_mut().inbound.extend(answer);
         }
 
@@ -177,6 +249,19 @@ impl Client {
         let _ = client.shutdown();
         cost
     }
+}
+
+/// The ticket that a flight begins with: TLS 1.2 sends it in clear, in a record of its own.
+///
+/// ```text
+/// record:  22  3 3  length(2)   NewSessionTicket:  4  length(3)  lifetime(4)  length(2)  ticket     RFC 5077 §3.3
+/// ```
+fn ticket_in(flight: &[u8]) -> Option<&[u8]> {
+    let (head, rest) = flight.split_first_chunk()?;
+    let &[22, 3, 3, _, _, 4, _, _, _, _, _, _, _, high, low] = head else {
+        return None;
+    };
+    rest.get(..usize::from(u16::from_be_bytes([high, low])))
 }
 
 /// The client's two buffers.
@@ -211,6 +296,6 @@ const ROUNDS_MAX: usize = 6;
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(30).measurement_time(Duration::from_secs(3));
-    targets = handshakes
+    targets = handshakes, tickets
 }
 criterion_main!(benches);
