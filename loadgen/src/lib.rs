@@ -2,6 +2,12 @@
 //!
 //! | module | owns | must never know |
 //! |---|---|---|
+//! | [`plan`] | what a run is to do | how it is done |
+//! | [`mail`] | what is sent | to whom, how |
+//! | [`measure`] | times, counts, errors of a thread, and their sum | sockets |
 //! | [`process`] | the server's processes: watched, or started here; own CPU time, cores, descriptors; the machine | sessions |
 
+pub mod mail;
+pub mod measure;
+pub mod plan;
 pub mod process;
