@@ -13,7 +13,9 @@
 //! | [`ramp`] | which rates are tried, what it takes to hold one | how a run is made |
 //! | [`report`] | figures for readers: table, JSON, page | how they came about |
 //! | [`sink`] | a receiving end that takes mail, misbehaves as told, and counts | who sends, and why |
+//! | [`cli`] | flags, one file a command | everything but what a command calls |
 
+pub mod cli;
 pub mod compare;
 pub mod idle;
 pub mod load;
