@@ -23,6 +23,16 @@ fn address(sink: &Sink) -> Answer {
     Address(sink.address().ip())
 }
 
+/// `x.test` with two hosts, the first one preferred.
+fn two_hosts(first: &Sink, second: &Sink) -> Dns {
+    Dns::start(&[
+        ("x.test", Mx(10, "a.x.test")),
+        ("x.test", Mx(20, "b.x.test")),
+        ("a.x.test", address(first)),
+        ("b.x.test", address(second)),
+    ])
+}
+
 fn ip(text: &str) -> Answer {
     Address(text.parse::<IpAddr>().unwrap())
 }
@@ -86,12 +96,7 @@ fn the_next_host_is_asked_in_the_same_attempt() {
         ];
         for (name, start) in rows {
             let (first, second) = (start(), hop(Script::smtp()));
-            let dns = Dns::start(&[
-                ("x.test", Mx(10, "a.x.test")),
-                ("x.test", Mx(20, "b.x.test")),
-                ("a.x.test", address(&first)),
-                ("b.x.test", address(&second)),
-            ]);
+            let dns = two_hosts(&first, &second);
             let server = by_mx(&dns).flag("--retry-schedule", "1h").start();
             goes_to_the_last(&server, &[&first, &second]);
             let line = attempt(&server, BOB, "delivered");
@@ -111,12 +116,7 @@ fn what_one_host_defers_the_next_is_asked_to_take() {
             ("the end", EndOfData, "452 4.3.1 full"),
         ] {
             let (first, second) = (hop(Script::smtp().at(point, reply)), hop(Script::smtp()));
-            let dns = Dns::start(&[
-                ("x.test", Mx(10, "a.x.test")),
-                ("x.test", Mx(20, "b.x.test")),
-                ("a.x.test", address(&first)),
-                ("b.x.test", address(&second)),
-            ]);
+            let dns = two_hosts(&first, &second);
             let server = by_mx(&dns).flag("--retry-schedule", "1h").start();
             goes_to_the_last(&server, &[&first, &second]);
             let line = attempt(&server, BOB, "delivered");
@@ -131,12 +131,7 @@ fn a_refusal_for_good_is_not_asked_about_elsewhere() {
     on_port_25("a_refusal_for_good_is_not_asked_about_elsewhere", || {
         let first = hop(Script::smtp().at(Rcpt, "550 5.1.1 nobody here"));
         let second = hop(Script::smtp());
-        let dns = Dns::start(&[
-            ("x.test", Mx(10, "a.x.test")),
-            ("x.test", Mx(20, "b.x.test")),
-            ("a.x.test", address(&first)),
-            ("b.x.test", address(&second)),
-        ]);
+        let dns = two_hosts(&first, &second);
         let server = by_mx(&dns).start();
         send(&server, &[BOB], TEXT);
         let report = only_report(&server);
