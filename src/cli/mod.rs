@@ -125,11 +125,16 @@ fn print(text: &str) -> Result<(), Failed> {
 }
 
 fn print_octets(octets: &[u8]) -> Result<(), Failed> {
+    to_stdout(octets).map_err(Failed::because)
+}
+
+/// Writes to standard output; the error is one line. A reader that closed the pipe has seen enough.
+pub fn to_stdout(octets: &[u8]) -> Result<(), String> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(octets).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failed::because(
-            format!("cannot write to standard output: {error}"),
-        )),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {error}"))
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }

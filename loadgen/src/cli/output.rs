@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ringpost::cli::to_stdout;
 use serde::Serialize;
 
 use super::Failed;
@@ -66,19 +67,9 @@ impl JsonFlag {
     }
 }
 
-/// Writes to standard output. A reader that closed the pipe has seen enough.
+/// Writes to standard output.
 pub(super) fn print(text: &str) -> Result<(), Failed> {
-    use std::io::Write as _;
-    let mut stdout = std::io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failed::Running(
-            format!("cannot write to standard output: {error}"),
-        )),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    to_stdout(text.as_bytes()).map_err(Failed::Running)
 }
 
 pub(super) fn cannot_write(path: &std::path::Path, error: &std::io::Error) -> Failed {
