@@ -8,7 +8,6 @@
 //!   one before was served.
 //! - A session has one outcome: not opened, closed by the server while it was held, or ended here.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use tokio::task::{JoinSet, LocalSet, yield_now};
 use tokio::time::{Interval, MissedTickBehavior, interval, interval_at};
 
 use crate::load::{LinkError, Opening, Resting, Served, Unserved, Visitors};
-use crate::measure::{ErrorFigures, Errors, Live, Stage, Tally};
+use crate::measure::{Errors, Live, Stage, Tally};
 use crate::observe::{Interrupt, ObserveError, Onlooker, Phase, machine_warnings, per};
 use crate::plan::Plan;
 use crate::process::{MachineTimes, Usage, Watch, WatchError, process_cpu};
@@ -239,15 +238,7 @@ impl Run<'_> {
             Ok((session, opening)) => {
                 self.live.opened();
                 self.found.opened += 1;
-                let stages = &mut self.found.opening.stages;
-                stages.record(Stage::Greeting, opening.greeting);
-                if let Some(starttls) = opening.starttls {
-                    stages.record(Stage::Starttls, starttls);
-                }
-                if let Some(handshake) = opening.handshake {
-                    stages.record(Stage::Handshake, handshake.took);
-                }
-                stages.record(Stage::Ready, opening.ready);
+                opening.record(&mut self.found.opening);
                 self.held.push(session);
             }
             Err(error) => {
@@ -383,7 +374,7 @@ impl Run<'_> {
         IdleFigures {
             asked,
             opened: found.opened,
-            not_opened: errors(&found.not_opened),
+            not_opened: found.not_opened.figures(),
             gave_up: found.gave_up,
             opening_seconds: found.opening_took.as_secs_f64(),
             opened_per_second: per(found.opened, found.opening_took.as_secs_f64()),
@@ -399,7 +390,7 @@ impl Run<'_> {
             served_before: served_figures(&found.before),
             served_while_held: served_figures(&found.while_held),
             held_seconds: found.held_for.as_secs_f64(),
-            closed_by_server: errors(&found.closed_by_server),
+            closed_by_server: found.closed_by_server.figures(),
             quit: found.quit,
             aborted: found.aborted,
             is_interrupted: self.interrupt.was_heard(),
@@ -413,16 +404,8 @@ fn served_figures(tally: &Tally) -> ServedFigures {
         messages: tally.messages,
         failed: tally.failed,
         latency_us: tally.stages.figures(),
-        errors: errors(&tally.errors),
+        errors: tally.errors.figures(),
     }
-}
-
-fn errors(errors: &Errors) -> BTreeMap<String, ErrorFigures> {
-    let each = errors.iter().map(|(kind, times, first)| {
-        let first = first.to_owned();
-        (kind.to_string(), ErrorFigures { times, first })
-    });
-    each.collect()
 }
 
 /// The octets of one session, which are less than none if the server gave back more than it took.

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::load::{LoadError, Running};
-use crate::measure::{
-    ErrorFigures, Figures, GeneratorFigures, Live, Seen, ServerFigures, Stage, Tally,
-};
+use crate::measure::{Figures, GeneratorFigures, Live, Seen, ServerFigures, Stage, Tally};
 use crate::plan::{Pace, Plan};
 use crate::process::{
     MachineError, MachineTimes, MachineUse, Usage, Watch, WatchError, process_cpu,
@@ -314,10 +312,6 @@ impl Observation {
     pub fn figures(&self, plan: &Plan) -> Figures {
         let Observation { tally, window, .. } = self;
         let own_us = microseconds(window.own_cpu);
-        let errors = tally.errors.iter().map(|(kind, times, first)| {
-            let first = first.to_owned();
-            (kind.to_string(), ErrorFigures { times, first })
-        });
         Figures {
             seconds: window.seconds,
             sessions: tally.sessions,
@@ -328,7 +322,7 @@ impl Observation {
             sessions_per_second: per(window.sessions, window.seconds),
             messages_per_second: per(window.messages, window.seconds),
             latency_us: tally.stages.figures(),
-            errors: errors.collect(),
+            errors: tally.errors.figures(),
             handshakes: tally.handshakes,
             generator: GeneratorFigures {
                 threads: plan.threads,

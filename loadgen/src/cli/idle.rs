@@ -1,21 +1,21 @@
 //! `ringpost-loadgen idle`: what sessions that do nothing cost the server, and whether others are served meanwhile.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringpost::cli::values::{count, duration, duration_or_zero, server_address, write_duration};
+use ringpost::cli::values::{count, duration, duration_or_zero, write_duration};
 
 use super::Failed;
 use super::load::{
-    Case, ConnectionFlags, Crowd, GeneratorFlags, Groups, MailFlags, TlsFlags, WatchFlags,
-    has_descriptors, mode, rate,
+    Case, ConnectionFlags, Crowd, GeneratorFlags, Groups, MailFlags, TargetFlags, TlsFlags,
+    WatchFlags, has_descriptors, rate,
 };
 use super::output::JsonFlag;
 use super::progress::Progress;
 use crate::idle::{IdlePlan, idle};
 use crate::observe::Interrupt;
-use crate::plan::{Extent, Mode, Pace, Plan};
+use crate::plan::{Extent, Pace, Plan};
 use crate::process::{pin, ports_per_address};
 use crate::report::Environment;
 use crate::report::idle::render;
@@ -23,12 +23,8 @@ use crate::report::idle::render;
 /// The flags of `idle`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
-    /// The server
-    #[arg(long, value_name = "ADDR:PORT", value_parser = server_address, help_heading = "Load")]
-    target: SocketAddr,
-    /// plain, negotiated (starttls) or implicit TLS (tls)
-    #[arg(long, value_name = "plain|starttls|tls", default_value = "plain", value_parser = mode(), help_heading = "Load")]
-    mode: Mode,
+    #[command(flatten)]
+    server: TargetFlags,
     /// Sessions that are opened and held
     #[arg(long, value_name = "N", default_value = "1000", value_parser = count(1..=1_000_000_usize), help_heading = "Load")]
     sessions: usize,
@@ -83,12 +79,12 @@ pub(super) async fn run(flags: &Flags, command_line: &str) -> Result<(), Failed>
     };
     let load = format!(
         "{}: {sessions} sessions{from}, held for {}; others every {} with {}",
-        flags.mode.name(),
+        flags.server.mode.name(),
         write_duration(flags.hold),
         write_duration(flags.others_every),
         plan.mail.describe()
     );
-    let environment = Environment::read(command_line, flags.target.to_string(), load);
+    let environment = Environment::read(command_line, flags.server.target.to_string(), load);
     let idle_plan = IdlePlan {
         plan: Arc::clone(&plan),
         hold: flags.hold,
@@ -97,7 +93,7 @@ pub(super) async fn run(flags: &Flags, command_line: &str) -> Result<(), Failed>
         before: flags.before,
     };
     let figures = {
-        let name = format!("{} sessions, {}", sessions, flags.mode.name());
+        let name = format!("{} sessions, {}", sessions, flags.server.mode.name());
         let mut progress = Progress::new(&plan, &name);
         idle(&idle_plan, watch.as_ref(), &mut progress, &mut interrupt).await
     };
@@ -119,8 +115,8 @@ impl Flags {
             threads: 1,
         };
         let case = Case {
-            target: self.target,
-            mode: self.mode,
+            target: self.server.target,
+            mode: self.server.mode,
             messages_per_session: 1,
             pace: Pace::Closed,
             extent: Extent::Duration(self.hold),
@@ -135,7 +131,7 @@ impl Flags {
             return Ok(plan);
         }
         Ok(Arc::new(Plan {
-            source_addresses: loopback_addresses(self.target.ip(), self.sessions),
+            source_addresses: loopback_addresses(self.server.target.ip(), self.sessions),
             ..Plan::clone(&plan)
         }))
     }

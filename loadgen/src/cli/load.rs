@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::builder::TypedValueParser;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslMethod, SslVersion};
-use ringpost::cli::values::{choice, count, duration, mail_domain, yes_no};
+use ringpost::cli::values::{choice, count, duration, mail_domain, server_address, yes_no};
 use ringpost::smtp::client::Login;
 use rustix::process::Pid;
 
@@ -17,6 +17,28 @@ use super::Failed;
 use crate::mail::{Corpus, Generated, Mail, Sizes};
 use crate::plan::{Envelope, Extent, Mode, Pace, Plan, TlsPlan};
 use crate::process::{Cores, Watch, descriptors_open, parse_cores, raise_descriptors_max};
+
+/// Whom a command loads.
+#[derive(Debug, clap::Args)]
+pub(super) struct TargetFlags {
+    /// The server
+    #[arg(long, value_name = "ADDR:PORT", value_parser = server_address, help_heading = "Load")]
+    pub(super) target: SocketAddr,
+    /// How TLS comes about: not at all, by STARTTLS, or from the first octet
+    #[arg(long, value_name = "plain|starttls|tls", default_value = "plain", value_parser = mode(), help_heading = "Load")]
+    pub(super) mode: Mode,
+}
+
+/// What sessions are like.
+#[derive(Debug, clap::Args)]
+pub(super) struct SessionFlags {
+    /// Messages in each session; 0: as many as there are
+    #[arg(long, value_name = "N", default_value = "1", value_parser = count(0..=u64::MAX), help_heading = "Load")]
+    pub(super) messages_per_session: u64,
+    /// Share of the sessions that offer a ticket, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share, help_heading = "TLS")]
+    pub(super) resume: f64,
+}
 
 /// What is sent, by whom, over which connections.
 #[derive(Debug, clap::Args)]
@@ -504,7 +526,7 @@ fn tls_version() -> impl TypedValueParser<Value = SslVersion> {
 }
 
 /// `plain|starttls|tls`.
-pub(super) fn mode() -> impl TypedValueParser<Value = Mode> {
+fn mode() -> impl TypedValueParser<Value = Mode> {
     choice([
         ("plain", Mode::Plain),
         ("starttls", Mode::Starttls),
@@ -513,7 +535,7 @@ pub(super) fn mode() -> impl TypedValueParser<Value = Mode> {
 }
 
 /// Part of a whole: 0 to 1.
-pub(super) fn share(text: &str) -> Result<f64, String> {
+fn share(text: &str) -> Result<f64, String> {
     let share = text
         .parse()
         .ok()

@@ -130,6 +130,7 @@ fn shown(words: &[OsString]) -> String {
     shown.join(" ")
 }
 
+/// A word as a shell reads it back.
 fn quoted(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_./:=,@+[]%".contains(&octet);

@@ -1,18 +1,17 @@
 //! `ringpost-loadgen ramp`: the highest rate of an open loop at which p99 stays under a bound.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringpost::cli::values::{choice, count, duration, duration_or_zero, server_address};
+use ringpost::cli::values::{choice, duration, duration_or_zero};
 
 use super::Failed;
-use super::load::{Case, LoadFlags, WatchFlags, mode, rate, share};
+use super::load::{Case, LoadFlags, SessionFlags, TargetFlags, WatchFlags, rate};
 use super::output::JsonFlag;
 use super::progress::Progress;
 use crate::measure::Figures;
 use crate::observe::{Interrupt, observe};
-use crate::plan::{Arrivals, Extent, Mode, Pace, Plan};
+use crate::plan::{Arrivals, Extent, Pace, Plan};
 use crate::ramp::{Bound, Search};
 use crate::report::Environment;
 use crate::report::ramp::{RampReport, RampStep, render};
@@ -20,12 +19,8 @@ use crate::report::ramp::{RampReport, RampStep, render};
 /// The flags of `ramp`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
-    /// The server
-    #[arg(long, value_name = "ADDR:PORT", value_parser = server_address, help_heading = "Load")]
-    target: SocketAddr,
-    /// plain, negotiated (starttls) or implicit TLS (tls)
-    #[arg(long, value_name = "plain|starttls|tls", default_value = "plain", value_parser = mode(), help_heading = "Load")]
-    mode: Mode,
+    #[command(flatten)]
+    server: TargetFlags,
     /// What 99 % of the messages must stay under, from when they were due to their reply
     #[arg(long, value_name = "DURATION", value_parser = duration, help_heading = "Load")]
     p99: Duration,
@@ -47,12 +42,8 @@ pub(super) struct Flags {
     /// How messages are spread: at equal distances, or at random (Poisson)
     #[arg(long, value_name = "even|random", default_value = "even", value_parser = choice([("even", Arrivals::Even), ("random", Arrivals::Random)]), help_heading = "Load")]
     arrivals: Arrivals,
-    /// Messages in each session; 0: as many as there are
-    #[arg(long, value_name = "N", default_value = "1", value_parser = count(0..=u64::MAX), help_heading = "Load")]
-    messages_per_session: u64,
-    /// Share of the sessions that offer a ticket, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share, help_heading = "TLS")]
-    resume: f64,
+    #[command(flatten)]
+    sessions: SessionFlags,
     #[command(flatten)]
     load: LoadFlags,
     #[command(flatten)]
@@ -77,8 +68,12 @@ pub(super) async fn run(flags: &Flags, command_line: &str) -> Result<(), Failed>
     );
     let environment = Environment::read(
         command_line,
-        flags.target.to_string(),
-        format!("{}: {}", flags.mode.name(), plan.describe_with(&pace)),
+        flags.server.target.to_string(),
+        format!(
+            "{}: {}",
+            flags.server.mode.name(),
+            plan.describe_with(&pace)
+        ),
     );
     let mut interrupt = Interrupt::new().map_err(|error| Failed::because(&error))?;
     let mut search = Search::new(from, to, flags.precision);
@@ -109,13 +104,13 @@ impl Flags {
     fn plan(&self) -> Result<Arc<Plan>, Failed> {
         let mail = self.load.mail()?;
         let case = Case {
-            target: self.target,
-            mode: self.mode,
-            messages_per_session: self.messages_per_session,
+            target: self.server.target,
+            mode: self.server.mode,
+            messages_per_session: self.sessions.messages_per_session,
             pace: self.pace(self.from),
             extent: Extent::Duration(self.step_duration),
             warmup: self.warmup,
-            resume: self.resume,
+            resume: self.sessions.resume,
             samples: false,
             cores: None,
         };

@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ringpost::cli::values::{choice, count, duration, duration_or_zero, server_address};
+use ringpost::cli::values::{choice, count, duration, duration_or_zero};
 
 use super::Failed;
-use super::load::{Case, LoadFlags, WatchFlags, mode, rate, share};
+use super::load::{Case, LoadFlags, SessionFlags, TargetFlags, WatchFlags, rate};
 use super::output::{OutputFlags, cannot_write};
 use super::progress::Progress;
 use crate::compare;
@@ -22,12 +21,8 @@ use crate::report::{Environment, Report, Tickets};
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("pace").required(true).args(["rate", "closed"])))]
 pub(super) struct Flags {
-    /// The server
-    #[arg(long, value_name = "ADDR:PORT", value_parser = server_address, help_heading = "Load")]
-    target: SocketAddr,
-    /// How TLS comes about: not at all, by STARTTLS, or from the first octet
-    #[arg(long, value_name = "plain|starttls|tls", default_value = "plain", value_parser = mode(), help_heading = "Load")]
-    mode: Mode,
+    #[command(flatten)]
+    server: TargetFlags,
     /// Open loop: messages a second by a schedule; times count from when a message was due
     #[arg(long, value_name = "R", value_parser = rate, help_heading = "Load")]
     rate: Option<f64>,
@@ -37,9 +32,8 @@ pub(super) struct Flags {
     /// How an open loop spreads messages: at equal distances, or at random (Poisson)
     #[arg(long, value_name = "even|random", default_value = "even", requires = "rate", value_parser = choice([("even", Arrivals::Even), ("random", Arrivals::Random)]), help_heading = "Load")]
     arrivals: Arrivals,
-    /// Messages in each session; 0: as many as there are
-    #[arg(long, value_name = "N", default_value = "1", value_parser = count(0..=u64::MAX), help_heading = "Load")]
-    messages_per_session: u64,
+    #[command(flatten)]
+    sessions: SessionFlags,
     /// Measure for so long
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, conflicts_with = "messages", help_heading = "Load")]
     duration: Duration,
@@ -49,9 +43,6 @@ pub(super) struct Flags {
     /// Load for so long before anything counts
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration_or_zero, help_heading = "Load")]
     warmup: Duration,
-    /// Share of the sessions that offer a ticket, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share, help_heading = "TLS")]
-    resume: f64,
     #[command(flatten)]
     load: LoadFlags,
     #[command(flatten)]
@@ -67,9 +58,9 @@ pub(super) struct Flags {
 pub(super) async fn run(flags: &Flags, command_line: &str) -> Result<(), Failed> {
     let mail = flags.load.mail()?;
     let case = Case {
-        target: flags.target,
-        mode: flags.mode,
-        messages_per_session: flags.messages_per_session,
+        target: flags.server.target,
+        mode: flags.server.mode,
+        messages_per_session: flags.sessions.messages_per_session,
         pace: match flags.rate {
             Some(rate) => Pace::Open {
                 rate,
@@ -82,7 +73,7 @@ pub(super) async fn run(flags: &Flags, command_line: &str) -> Result<(), Failed>
             None => Extent::Duration(flags.duration),
         },
         warmup: flags.warmup,
-        resume: flags.resume,
+        resume: flags.sessions.resume,
         samples: flags.samples.is_some(),
         cores: None,
     };
@@ -92,7 +83,7 @@ pub(super) async fn run(flags: &Flags, command_line: &str) -> Result<(), Failed>
     let mut interrupt = Interrupt::new().map_err(|error| Failed::because(&error))?;
     let environment = Environment::read(
         command_line.to_owned(),
-        flags.target.to_string(),
+        flags.server.target.to_string(),
         plan.describe(),
     );
 

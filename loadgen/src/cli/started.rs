@@ -1,14 +1,13 @@
 //! The server under measurement: one that is there, one that a command starts, or a ringpost of our own.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::Failed;
 use super::load::cores;
 use super::server;
+use super::{Failed, quoted};
 use crate::observe::Interrupt;
 use crate::process::{
     Cores, Output, ServerCommand, ServerError, StartedServer, StoppedBy, Watch, cores_allowed,
@@ -74,9 +73,13 @@ impl StartFlags {
                 let flags = ringpost_flags(target, target_tls);
                 let program = std::env::current_exe().map_err(|error| Failed::because(&error))?;
                 let title = format!("ringpost {} {flags}", env!("CARGO_PKG_VERSION"));
-                let line = format!("{} {} {flags}", quoted(&program), server::COMMAND);
+                let line = format!(
+                    "{} {} {flags}",
+                    quoted(program.as_os_str()),
+                    server::COMMAND
+                );
                 (
-                    format!("{line} --data-dir {}", quoted(directory.path())),
+                    format!("{line} --data-dir {}", quoted(directory.path().as_os_str())),
                     title,
                 )
             }
@@ -195,11 +198,6 @@ fn free_ports() -> std::io::Result<(SocketAddr, SocketAddr)> {
         TcpListener::bind("127.0.0.1:0")?,
     );
     Ok((one.local_addr()?, other.local_addr()?))
-}
-
-/// For a shell.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
 }
 
 /// How often it is looked for an interrupt meanwhile.

@@ -17,6 +17,7 @@ use super::exchange::{Exchange, Until};
 use super::link::{Link, LinkError};
 use super::tls::{Purpose, TlsClient};
 use super::wire::{self, Wire};
+use crate::measure::{Stage, Tally};
 use crate::plan::{Mode, Plan};
 
 /// What all connections of a thread have in common.
@@ -166,6 +167,26 @@ pub(crate) struct Opening {
     pub(crate) handshake: Option<HandshakeTimes>,
     /// From connecting to being ready.
     pub(crate) ready: Duration,
+}
+
+impl Opening {
+    /// Adds it to what was measured.
+    pub(crate) fn record(&self, tally: &mut Tally) {
+        let Tally {
+            stages, handshakes, ..
+        } = tally;
+        stages.record(Stage::Greeting, self.greeting);
+        stages.record(Stage::Ready, self.ready);
+        if let Some(starttls) = self.starttls {
+            stages.record(Stage::Starttls, starttls);
+        }
+        if let Some(handshake) = self.handshake {
+            stages.record(Stage::Handshake, handshake.took);
+            handshakes.full += u64::from(!handshake.resumed);
+            handshakes.resumed += u64::from(handshake.resumed);
+            handshakes.offered += u64::from(handshake.offered);
+        }
+    }
 }
 
 /// A handshake that was done.

@@ -34,6 +34,7 @@ use crate::process;
 
 use dialler::Dialler;
 use tls::Purpose;
+use work::Bounds;
 
 pub(crate) use dialler::Opening;
 pub(crate) use idle::{Served, Unserved, Visitors};
@@ -67,24 +68,29 @@ impl Running {
         // All that can fail, and all that takes time, is done before the first moment that counts.
         let mut orders = Vec::with_capacity(plan.threads);
         for thread in 0..plan.threads {
-            let connections = share(plan.connections, thread, plan.threads);
+            let connections = share(number(plan.connections), thread, plan.threads);
+            let connections = usize::try_from(connections).unwrap_or(plan.connections);
             let dialler =
                 Dialler::new(plan, Purpose::Messages { connections }).map_err(LoadError::Tls)?;
             orders.push((thread, connections, dialler));
         }
         let start = Instant::now() + LEAD;
+        let counts_from = start + plan.warmup;
+        let (until, messages) = match plan.extent {
+            Extent::Duration(duration) => (Some(counts_from + duration), None),
+            Extent::Messages(messages) => (None, Some(messages)),
+        };
         let mut threads = Vec::with_capacity(plan.threads);
         for ((thread, connections, dialler), live) in orders.into_iter().zip(&live) {
             let order = thread::Order {
                 thread,
                 connections,
-                messages: match plan.extent {
-                    Extent::Messages(messages) => {
-                        Some(share_of_messages(messages, thread, plan.threads))
-                    }
-                    Extent::Duration(_) => None,
-                },
                 start,
+                bounds: Bounds {
+                    counts_from,
+                    until,
+                    messages: messages.map(|messages| share(messages, thread, plan.threads)),
+                },
                 stop: Arc::clone(&stop),
             };
             let (plan, live) = (Arc::clone(plan), Arc::clone(live));
@@ -98,16 +104,12 @@ impl Running {
             let spawned = std::thread::Builder::new().name(name).spawn(work);
             threads.push(spawned.map_err(LoadError::Thread)?);
         }
-        let counts_from = start + plan.warmup;
         Ok(Running {
             threads,
             live,
             stop,
             counts_from,
-            until: match plan.extent {
-                Extent::Duration(duration) => Some(counts_from + duration),
-                Extent::Messages(_) => None,
-            },
+            until,
         })
     }
 
@@ -151,15 +153,13 @@ impl Running {
 
 /// The part of `whole` that is thread `thread`'s: all parts together are the whole, and none is larger than another
 /// by more than one.
-fn share(whole: usize, thread: usize, threads: usize) -> usize {
-    let threads = threads.max(1);
-    whole / threads + usize::from(thread < whole % threads)
-}
-
-fn share_of_messages(whole: u64, thread: usize, threads: usize) -> u64 {
-    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+fn share(whole: u64, thread: usize, threads: usize) -> u64 {
     let (thread, threads) = (number(thread), number(threads.max(1)));
     whole / threads + u64::from(thread < whole % threads)
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// From starting threads to the first moment of the run.
@@ -173,14 +173,11 @@ mod tests {
     fn shares_add_up() {
         for whole in 0..20 {
             for threads in 1..5 {
-                let shares: Vec<usize> = (0..threads)
+                let shares: Vec<u64> = (0..threads)
                     .map(|thread| share(whole, thread, threads))
                     .collect();
-                assert_eq!(shares.iter().sum::<usize>(), whole);
+                assert_eq!(shares.iter().sum::<u64>(), whole);
                 assert!(shares[0] - shares[threads - 1] <= 1, "{shares:?}");
-                let messages =
-                    (0..threads).map(|thread| share_of_messages(whole as u64, thread, threads));
-                assert_eq!(messages.sum::<u64>(), whole as u64);
             }
         }
     }

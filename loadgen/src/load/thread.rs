@@ -26,7 +26,7 @@ use super::schedule::Schedule;
 use super::sender::{Sender, refusal};
 use super::work::{Bounds, Due, Work};
 use crate::measure::{ErrorKind, Live, Sample, Stage, Tally};
-use crate::plan::{Extent, Pace, Plan};
+use crate::plan::{Pace, Plan};
 use crate::process;
 
 /// What a thread needs to know besides the plan.
@@ -36,10 +36,10 @@ pub(super) struct Order {
     pub(super) thread: usize,
     /// Its share of the connections.
     pub(super) connections: usize,
-    /// Its share of the messages, if their number is given.
-    pub(super) messages: Option<u64>,
     /// When the run begins.
     pub(super) start: Instant,
+    /// From when on its messages count, and how long, or how many there are.
+    pub(super) bounds: Bounds,
     /// Set when no more messages are to be begun.
     pub(super) stop: Arc<AtomicBool>,
 }
@@ -80,22 +80,13 @@ struct Thread {
 
 impl Thread {
     fn new(plan: &Arc<Plan>, order: &Order, live: &Arc<Live>, dialler: Dialler) -> Thread {
-        let counts_from = order.start + plan.warmup;
-        let bounds = Bounds {
-            counts_from,
-            until: match plan.extent {
-                Extent::Duration(duration) => Some(counts_from + duration),
-                Extent::Messages(_) => None,
-            },
-            messages: order.messages,
-        };
         let is_open = matches!(plan.pace, Pace::Open { .. });
         Thread {
             plan: Arc::clone(plan),
             start: order.start,
-            counts_from,
+            counts_from: order.bounds.counts_from,
             dialler,
-            work: Work::new(is_open, bounds, order.thread, plan.threads),
+            work: Work::new(is_open, order.bounds, order.thread, plan.threads),
             live: Arc::clone(live),
             tally: RefCell::new(Tally {
                 samples: plan.samples.then(Vec::new),
@@ -217,19 +208,7 @@ impl Thread {
         let link = self.dialler.open(self.source(), wants_to_resume).await?;
         self.live.opened();
         if link.began >= self.counts_from {
-            let mut tally = self.tally.borrow_mut();
-            let opening = link.opening;
-            tally.stages.record(Stage::Greeting, opening.greeting);
-            tally.stages.record(Stage::Ready, opening.ready);
-            if let Some(starttls) = opening.starttls {
-                tally.stages.record(Stage::Starttls, starttls);
-            }
-            if let Some(handshake) = opening.handshake {
-                tally.stages.record(Stage::Handshake, handshake.took);
-                tally.handshakes.full += u64::from(!handshake.resumed);
-                tally.handshakes.resumed += u64::from(handshake.resumed);
-                tally.handshakes.offered += u64::from(handshake.offered);
-            }
+            link.opening.record(&mut self.tally.borrow_mut());
         }
         Ok(link)
     }

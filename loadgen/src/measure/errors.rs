@@ -9,6 +9,8 @@ use std::io;
 
 use ringpost::smtp::client::{Cause, Failure};
 
+use super::figures::ErrorFigures;
+
 /// What went wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ErrorKind {
@@ -84,6 +86,15 @@ impl Errors {
                 None => drop(self.0.insert(kind, others)),
             }
         }
+    }
+
+    /// As figures, by what the kinds are called.
+    pub fn figures(&self) -> BTreeMap<String, ErrorFigures> {
+        let figures = self.iter().map(|(kind, times, first)| {
+            let first = first.to_owned();
+            (kind.to_string(), ErrorFigures { times, first })
+        });
+        figures.collect()
     }
 
     /// Each kind, how often, and the words of the first.
