@@ -207,12 +207,17 @@ impl Queue {
         stored: Option<Stored>,
     ) -> Result<QueueId, AcceptError> {
         let inner = &*self.0;
+        let now = SystemTime::now();
         let discarded = inner.settings.routes.discard_all(&message.envelope);
+        if discarded && stored.is_none() && inner.settings.durability == Durability::None {
+            // What would be written of it is read by nobody.
+            inner.meters.discarded(message.envelope.recipients.len());
+            return Ok(inner.ids.next(now));
+        }
         let place = match discarded {
             true => None,
             false => Some(Place::take(&inner.meters)?),
         };
-        let now = SystemTime::now();
         let id = match &stored {
             Some(stored) => stored.id(),
             None => inner.ids.next(now),
