@@ -34,14 +34,14 @@ impl Message {
 pub struct Origin {
     /// The peer's address.
     pub peer: SocketAddr,
-    /// What the peer called itself in EHLO or HELO.
-    pub greeted_as: Box<str>,
+    /// What the peer called itself in EHLO or HELO. Shared with the session, as is what follows.
+    pub greeted_as: Arc<str>,
     /// The `with` of the trace header.
     pub protocol: Protocol,
     /// The TLS layer, if the channel has one.
-    pub security: Option<Security>,
+    pub security: Option<Arc<Security>>,
     /// The name AUTH proved, if any.
-    pub authenticated: Option<Box<str>>,
+    pub authenticated: Option<Arc<str>>,
 }
 
 /// What is known about a channel's TLS layer: by default nothing, as on a TLS port before the end of

@@ -209,7 +209,7 @@ mod tests {
                     Some("\"a b\"@c"),
                     &["postmaster"],
                     Origin {
-                        security: Some(security),
+                        security: Some(security.into()),
                         authenticated: Some("ann".into()),
                         ..origin("[::ffff:192.0.2.7]:9", "[192.0.2.7]", Protocol::Esmtpsa)
                     },

@@ -38,7 +38,7 @@ use crate::smtp::sasl::{Credentials, Exchange, ExchangeError, Mechanism, Step};
 pub struct Session {
     settings: Arc<Settings>,
     address: SocketAddr,
-    security: Option<Box<Security>>,
+    security: Option<Arc<Security>>,
     tls_availability: TlsAvailability,
     state: State,
     partial: Partial,
@@ -149,7 +149,7 @@ enum State {
     /// 334 sent: the next line belongs to AUTH.
     Authenticating(Peer, Exchange),
     /// Credentials handed out, given under this name. Wants no input.
-    Verifying(Peer, Box<str>),
+    Verifying(Peer, Arc<str>),
     /// 354 sent: mail data, up to its end.
     Receiving(Peer, Box<Transaction>, EndOfData),
     /// Behind a BDAT: the octets of its chunk.
@@ -191,9 +191,9 @@ enum Stage {
 /// What is known of the client since its EHLO or HELO.
 #[derive(Debug)]
 struct Peer {
-    greeted_as: Box<str>,
+    greeted_as: Arc<str>,
     greeting: Greeting,
-    authenticated: Option<Box<str>>,
+    authenticated: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +224,7 @@ impl Session {
             address: connection.peer,
             security: match connection.channel {
                 Channel::Clear => None,
-                Channel::Tls(security) => Some(Box::new(security)),
+                Channel::Tls(security) => Some(Arc::new(security)),
             },
             tls_availability: TlsAvailability::default(),
             state: State::Connected,
@@ -390,7 +390,7 @@ impl Session {
     /// §4.2). On a TLS port whose greeting left before the handshake was over, it gives the facts.
     pub fn secured(&mut self, now: Instant, security: Security) {
         self.waiting_since = now;
-        self.security = Some(Box::new(security));
+        self.security = Some(Arc::new(security));
         if matches!(self.state, State::Securing) {
             self.partial.clear();
             self.state = State::Commands(Stage::Greeted);
@@ -697,11 +697,6 @@ impl Session {
     /// 454, so that clients come back instead of taking the server for one without TLS.
     pub fn set_tls_availability(&mut self, availability: TlsAvailability) {
         self.tls_availability = availability;
-    }
-
-    /// The TLS layer, if the channel has one.
-    fn security(&self) -> Option<&Security> {
-        self.security.as_deref()
     }
 
     /// Runs a command.
@@ -1139,13 +1134,13 @@ impl Session {
             (Greeting::Ehlo, false) => Dialect::Esmtp,
             (Greeting::Ehlo, true) => Dialect::Utf8Smtp,
         };
-        let authenticated = peer.authenticated.as_deref();
+        let security = self.security.as_deref();
         Origin {
             peer: self.address,
-            greeted_as: peer.greeted_as.clone(),
-            protocol: Protocol::of(dialect, self.security(), authenticated),
-            security: self.security().cloned(),
-            authenticated: authenticated.map(Box::from),
+            greeted_as: Arc::clone(&peer.greeted_as),
+            protocol: Protocol::of(dialect, security, peer.authenticated.as_deref()),
+            security: self.security.clone(),
+            authenticated: peer.authenticated.clone(),
         }
     }
 
@@ -1199,7 +1194,7 @@ impl Session {
                 return (State::Authenticating(peer, exchange), Effect::Input);
             }
             Ok(Step::Complete(credentials)) => {
-                let name = Box::from(credentials.name.as_str());
+                let name = Arc::from(credentials.name.as_str());
                 return (State::Verifying(peer, name), Effect::Verify(credentials));
             }
             Err(ExchangeError::Cancelled) => replies::AUTH_CANCELLED,
@@ -1350,7 +1345,7 @@ impl Peer {
     fn new(name: &str, greeting: Greeting, before: Option<Peer>) -> Peer {
         let authenticated = before.and_then(|peer| peer.authenticated);
         Peer {
-            greeted_as: Box::from(name),
+            greeted_as: Arc::from(name),
             greeting,
             authenticated,
         }
