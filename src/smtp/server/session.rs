@@ -263,6 +263,9 @@ impl Session {
             if out.len() > OUTPUT_OCTETS_MAX && !input.is_empty() && !self.is_closing() {
                 return Effect::Input;
             }
+            if input.is_empty() && matches!(self.state, State::Commands(_) | State::Receiving(..)) {
+                return Effect::Input;
+            }
             let verb;
             // The state is always put back or replaced; should it ever not be, the session ends.
             let next = match mem::replace(&mut self.state, State::Closing) {
