@@ -42,11 +42,9 @@ pub fn received_field(
         IpAddr::V4(address) => _ = write!(field, " ([{address}])"),
         IpAddr::V6(address) => _ = write!(field, " ([IPv6:{address}])"),
     }
-    _ = write!(
-        field,
-        "\r\n\tby {hostname} with {}",
-        origin.protocol.label()
-    );
+    for piece in ["\r\n\tby ", hostname, " with ", origin.protocol.label()] {
+        field.push_str(piece);
+    }
     if let Some(security) = &origin.security {
         _ = write!(field, " ({} cipher ", security.version);
         push_name(&mut field, &security.cipher);
@@ -55,7 +53,8 @@ pub fn received_field(
     if origin.authenticated.is_some() {
         field.push_str(" (authenticated)");
     }
-    _ = write!(field, " id {queue_id}");
+    field.push_str(" id ");
+    field.push_str(queue_id);
     if let [recipient] = &*message.envelope.recipients
         && recipient.as_given.is_ascii()
     {
@@ -108,8 +107,14 @@ fn push_path(field: &mut String, mailbox: &str) {
 /// RFC 5322 §3.3, in UTC. A time jiff cannot hold (year beyond 9999) becomes the epoch.
 fn push_date(field: &mut String, unix_seconds: i64) {
     let timestamp = Timestamp::from_second(unix_seconds).unwrap_or(Timestamp::UNIX_EPOCH);
-    let date = DateTimePrinter::new().zoned_to_string(&timestamp.to_zoned(TimeZone::UTC));
-    field.push_str(date.as_deref().unwrap_or("Thu, 1 Jan 1970 00:00:00 +0000"));
+    let date = timestamp.to_zoned(TimeZone::UTC);
+    // A year before 0 is refused before anything is written.
+    if DateTimePrinter::new()
+        .print_zoned(&date, &mut *field)
+        .is_err()
+    {
+        field.push_str("Thu, 1 Jan 1970 00:00:00 +0000");
+    }
 }
 
 #[cfg(test)]
