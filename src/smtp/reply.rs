@@ -350,10 +350,12 @@ impl<'w> Output<'w> {
             (200..600).contains(&code),
             "RFC 5321 §4.2: codes have three digits"
         );
-        let digit = |place: u16| b"0123456789".get(usize::from(code / place % 10)).copied();
-        let digits = [digit(100), digit(10), digit(1)].map(Option::unwrap_or_default);
-        self.octets.extend_from_slice(&digits);
-        self.octets.push(mark);
+        let digit = |place| {
+            let digit = b"0123456789".get(usize::from(code / place % 10));
+            digit.copied().unwrap_or_default()
+        };
+        self.octets
+            .extend_from_slice(&[digit(100), digit(10), digit(1), mark]);
     }
 }
 
