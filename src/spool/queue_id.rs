@@ -33,10 +33,13 @@ impl QueueId {
 impl fmt::Display for QueueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; TEXT_OCTETS];
-        for (place, digit) in (0u32..).zip(text.iter_mut().rev()) {
-            let value = self.0.checked_shr(place * 5).unwrap_or(0) % 32;
-            let found = usize::try_from(value).ok().and_then(|at| DIGITS.get(at));
+        let mut number = self.0;
+        for digit in text.iter_mut().rev() {
+            let found = usize::try_from(number % 32)
+                .ok()
+                .and_then(|at| DIGITS.get(at));
             *digit = found.copied().unwrap_or(b'0');
+            number /= 32;
         }
         f.pad(std::str::from_utf8(&text).unwrap_or_default())
     }
