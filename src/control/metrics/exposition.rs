@@ -312,7 +312,7 @@ fn dialogues(text: &mut Text<'_>, shards: &[Arc<Cells>]) -> fmt::Result {
     let columns = codes.iter().map(String::as_str).chain(["other"]);
     let replies = Verb::ALL.iter().flat_map(|verb| {
         columns.clone().enumerate().filter_map(|(column, code)| {
-            debug_assert!(column <= OTHER_COLUMN);
+            debug_assert!(column <= usize::from(OTHER_COLUMN));
             let cells = shards
                 .iter()
                 .filter_map(|cells| cells.replies.of(*verb)?.0.get(column));
