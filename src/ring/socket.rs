@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use io_uring::{opcode, squeue, types};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Type};
 
 use super::buffers::{self, ReceiveBuffer, ReceiveBuffers};
@@ -186,14 +188,14 @@ impl Socket {
     /// A reply fits into the socket's buffer nearly always, and a completion for it would only wake the shard
     /// to learn what is known already. What does not fit goes by way of the ring.
     pub fn send(&self, octets: Vec<u8>) -> Sent {
-        let at_once = self.socket(|socket| {
-            socket.send_with_flags(&octets, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-        });
-        let sent = match at_once {
+        // SAFETY: `self` keeps the descriptor open over the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.descriptor.as_raw_fd()) };
+        // Not by way of libc, for which a send is a point of cancellation with a bookkeeping of its own.
+        let sent = match rustix::net::send(fd, &octets, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(sent) if sent == octets.len() => return Sent::AtOnce(octets),
             Ok(sent) => sent,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Sent::Failed(error),
+            Err(Errno::AGAIN) => 0,
+            Err(errno) => return Sent::Failed(errno.into()),
         };
         let rest = octets.get(sent..).unwrap_or_default();
         let length = u32::try_from(rest.len()).unwrap_or(u32::MAX);
