@@ -170,7 +170,13 @@ fn run(
             }
         };
         if let Some((shard, comes_in)) = shard {
-            shard.serve(comes_in, phase).await;
+            // In a task of its own: what the runtime runs itself, it polls again whenever any task has run.
+            let serving = tokio_uring::spawn(shard.serve(comes_in, phase)).await;
+            if let Err(error) = serving
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
         }
     });
     if let Err(error) = outcome {
