@@ -263,6 +263,7 @@ impl Session {
             if out.len() > OUTPUT_OCTETS_MAX && !input.is_empty() && !self.is_closing() {
                 return Effect::Input;
             }
+            // Neither a command nor mail data ends without an octet more.
             if input.is_empty() && matches!(self.state, State::Commands(_) | State::Receiving(..)) {
                 return Effect::Input;
             }
@@ -305,9 +306,7 @@ impl Session {
                 }
                 State::Receiving(peer, mut transaction, mut end_of_data) => {
                     verb = Verb::EndOfData;
-                    if !input.is_empty() {
-                        self.waiting_since = now;
-                    }
+                    self.waiting_since = now;
                     match transaction.receive(&mut end_of_data, input) {
                         Progress::More => match transaction.due_part() {
                             Some(part) => {
@@ -317,9 +316,6 @@ impl Session {
                             }
                             None => {
                                 self.state = State::Receiving(peer, transaction, end_of_data);
-                                if input.is_empty() {
-                                    return Effect::Input;
-                                }
                                 continue;
                             }
                         },
