@@ -264,9 +264,7 @@ impl Queue {
             }
             None => {
                 inner.meters.discarded(accepted.envelope.recipients.len());
-                if log.is_some() {
-                    self.own_log()?.note_done(id);
-                }
+                self.own_log()?.note_done(id);
             }
         }
         Ok(id)
