@@ -188,10 +188,9 @@ impl Socket {
     /// A reply fits into the socket's buffer nearly always, and a completion for it would only wake the shard
     /// to learn what is known already. What does not fit goes by way of the ring.
     pub fn send(&self, octets: Vec<u8>) -> Sent {
-        // SAFETY: `self` keeps the descriptor open over the borrow.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.descriptor.as_raw_fd()) };
         // Not by way of libc, for which a send is a point of cancellation with a bookkeeping of its own.
-        let sent = match rustix::net::send(fd, &octets, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = match rustix::net::send(self.borrowed(), &octets, flags) {
             Ok(sent) if sent == octets.len() => return Sent::AtOnce(octets),
             Ok(sent) => sent,
             Err(Errno::AGAIN) => 0,
@@ -232,9 +231,12 @@ impl Socket {
     }
 
     fn socket<T>(&self, call: impl FnOnce(SockRef<'_>) -> T) -> T {
+        call(SockRef::from(&self.borrowed()))
+    }
+
+    fn borrowed(&self) -> BorrowedFd<'_> {
         // SAFETY: `self` keeps the descriptor open over the borrow.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.descriptor.as_raw_fd()) };
-        call(SockRef::from(&fd))
+        unsafe { BorrowedFd::borrow_raw(self.descriptor.as_raw_fd()) }
     }
 }
 
