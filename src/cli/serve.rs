@@ -118,10 +118,10 @@ struct ListeningFlags {
     /// Pin each shard to a core of its own
     #[arg(long, value_name = "yes|no", default_value = "no", hide_possible_values = true, action = ArgAction::Set, value_parser = values::yes_no())]
     pin: bool,
-    /// Submission entries of each shard's ring
+    /// Submission entries of each of a shard's two rings
     #[arg(long, value_name = "N", default_value = "1024", value_parser = values::count(RING_ENTRIES))]
     ring_entries: u32,
-    /// Let a kernel thread poll the submission queue (needs a core to spare for each shard)
+    /// Let a kernel thread poll the submission queue of what comes in (needs a core to spare for each shard)
     #[arg(long, value_name = "yes|no", default_value = "no", hide_possible_values = true, action = ArgAction::Set, value_parser = values::yes_no())]
     sqpoll: bool,
     /// Connections the kernel holds for a listener until they are accepted (at most net.core.somaxconn)

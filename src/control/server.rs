@@ -613,6 +613,6 @@ const DESCRIPTORS_BESIDE_SESSIONS: u64 = 256;
 /// the pair that signals come by and the reader's handle of that.
 const DESCRIPTORS_OF_CONTROL: u64 = 8;
 
-/// Of a shard beside its listeners: the ring, epoll and its second handle, its waker, a handle for signals, the
-/// spare one; and for a message a connection, its file and the file's directory.
-const DESCRIPTORS_OF_A_SHARD: u64 = 9;
+/// Of a shard beside its listeners: two rings and a bell, epoll and its second handle, its waker, a handle for
+/// signals, the spare one, the spool's segment; and for a message a connection, its file and the file's directory.
+const DESCRIPTORS_OF_A_SHARD: u64 = 12;

@@ -43,8 +43,6 @@ pub(super) fn in_flight() -> usize {
 pub(super) struct Done<D> {
     pub(super) data: D,
     pub(super) result: io::Result<u32>,
-    /// `IORING_CQE_F_*`: which buffer was chosen, whether the socket holds more.
-    pub(super) flags: u32,
 }
 
 /// Hands the data back whole.
@@ -58,11 +56,7 @@ impl<D> OneshotOutputTransform for Whole<D> {
         let Counted(data, _in_flight) = owned;
         let result = u32::try_from(completion.result())
             .map_err(|_| io::Error::from_raw_os_error(-completion.result()));
-        Done {
-            data,
-            result,
-            flags: completion.flags(),
-        }
+        Done { data, result }
     }
 }
 

@@ -1,25 +1,27 @@
 //! One ring and its executor on the calling thread.
 //!
+//! For files, for connections that we make, and for what does not fit into a socket at once; what peers do by
+//! themselves comes in by [`super::intake`].
+//!
 //! Set up as measured (design): `COOP_TASKRUN` and `SINGLE_ISSUER` save a third of the CPU a message against
 //! the runtime's defaults; `DEFER_TASKRUN` cannot work, since the runtime waits in epoll and never enters the
-//! ring to reap. The completion queue is four times the submission queue: idle sessions each have a receive
-//! in flight, and a drain completes them all at once.
+//! ring to reap. The completion queue is four times the submission queue, so that what was submitted in a few passes
+//! can complete in one.
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::io;
 
-use io_uring::opcode;
+use io_uring::{IoUring, opcode};
 
-use super::op;
+use super::{intake, op};
 
-/// How a shard's ring is set up.
+/// How the rings of a shard are set up.
 #[derive(Clone, Copy, Debug)]
 pub struct RingSettings {
-    /// Entries of the submission queue; a full queue is flushed, so this bounds a batch and not the load.
+    /// Entries of a submission queue; a full queue is flushed, so this bounds a batch and not the load.
     pub entries: u32,
-    /// Whether a kernel thread polls the submission queue.
+    /// Whether a kernel thread polls the submission queue of what comes in.
     pub sqpoll: bool,
 }
 
@@ -33,8 +35,9 @@ pub struct RingError {
 
 /// What was asked of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     SetUp,
+    Equip,
     Enter,
 }
 
@@ -42,27 +45,19 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Step::SetUp => "cannot set up io_uring",
+            Step::Equip => "cannot make io_uring ready to receive",
             Step::Enter => "cannot use io_uring",
         })
     }
 }
 
 impl RingError {
-    fn at(step: Step) -> impl FnOnce(io::Error) -> RingError {
+    pub(super) fn at(step: Step) -> impl FnOnce(io::Error) -> RingError {
         move |source| RingError { step, source }
     }
 }
 
-thread_local! {
-    static RUNNING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread is inside [`run`], so that operations can be submitted.
-pub(super) fn is_running() -> bool {
-    RUNNING.get()
-}
-
-/// Sets up a small ring as `settings` has it, and has the kernel perform an operation that does nothing.
+/// Sets up small rings as `settings` has them, and has the kernel perform an operation that does nothing on each.
 ///
 /// For the start, before any thread: the runtime takes a refused `io_uring_enter` for nothing to do, and a
 /// shard would neither serve nor end. Small because the kernel gives locked memory back some time after a ring
@@ -72,9 +67,14 @@ pub fn probe(settings: RingSettings) -> Result<(), RingError> {
         entries: settings.entries.min(PROBE_ENTRIES_MAX),
         ..settings
     };
-    let mut ring = builder(settings)
-        .build(settings.entries)
-        .map_err(RingError::at(Step::SetUp))?;
+    for builder in [builder(settings.entries), intake::builder(settings)] {
+        let ring = builder.build(settings.entries);
+        probe_ring(ring.map_err(RingError::at(Step::SetUp))?)?;
+    }
+    Ok(())
+}
+
+fn probe_ring(mut ring: IoUring) -> Result<(), RingError> {
     let nothing = opcode::Nop::new().build();
     // SAFETY: the operation has no pointers and no descriptor.
     let pushed = unsafe { ring.submission().push(&nothing) };
@@ -97,18 +97,9 @@ pub fn run<F: Future>(settings: RingSettings, future: F) -> Result<F::Output, Ri
     let mut builder_of_runtime = tokio_uring::builder();
     builder_of_runtime
         .entries(settings.entries)
-        .uring_builder(&builder(settings));
+        .uring_builder(&builder(settings.entries));
     let runtime =
         tokio_uring::Runtime::new(&builder_of_runtime).map_err(RingError::at(Step::SetUp))?;
-
-    struct Running;
-    impl Drop for Running {
-        fn drop(&mut self) {
-            RUNNING.set(false);
-        }
-    }
-    RUNNING.set(true);
-    let _running = Running;
     let output = runtime.block_on(future);
     if op::in_flight() > 0 {
         std::mem::forget(runtime);
@@ -116,17 +107,12 @@ pub fn run<F: Future>(settings: RingSettings, future: F) -> Result<F::Output, Ri
     Ok(output)
 }
 
-fn builder(settings: RingSettings) -> io_uring::Builder {
+fn builder(entries: u32) -> io_uring::Builder {
     let mut ring = tokio_uring::uring_builder();
     ring.setup_single_issuer()
-        .setup_cqsize(settings.entries.saturating_mul(4))
+        .setup_coop_taskrun()
+        .setup_cqsize(entries.saturating_mul(4))
         .setup_clamp();
-    if settings.sqpoll {
-        // The kernel refuses COOP_TASKRUN with a polling thread.
-        ring.setup_sqpoll(SQPOLL_IDLE_MILLISECONDS);
-    } else {
-        ring.setup_coop_taskrun();
-    }
     ring
 }
 
@@ -134,7 +120,7 @@ fn builder(settings: RingSettings) -> io_uring::Builder {
 fn advice(step: Step, error: &io::Error) -> &'static str {
     match (step, error.raw_os_error()) {
         (Step::SetUp, Some(libc::ENOSYS)) => {
-            "this kernel has no io_uring; Linux 6.0 or newer is needed"
+            "this kernel has no io_uring; Linux 6.1 or newer is needed"
         }
         (Step::SetUp, Some(libc::EPERM | libc::EACCES)) => {
             "refused by the kernel; look at sysctl kernel.io_uring_disabled, or, in a container, \
@@ -144,12 +130,17 @@ fn advice(step: Step, error: &io::Error) -> &'static str {
             "locked memory is exhausted; raise RLIMIT_MEMLOCK (ulimit -l) or lower --ring-entries"
         }
         (Step::SetUp, Some(libc::EINVAL)) => {
-            "not understood by this kernel; Linux 6.0 or newer is needed, and --ring-entries at most 32768"
+            "not understood by this kernel; Linux 6.1 or newer is needed, and --ring-entries at most 32768"
         }
-        (Step::SetUp, Some(libc::EMFILE | libc::ENFILE)) => {
+        (Step::SetUp | Step::Equip, Some(libc::EMFILE | libc::ENFILE)) => {
             "no descriptors left; raise RLIMIT_NOFILE (ulimit -n)"
         }
         (Step::SetUp, _) => "see io_uring_setup(2)",
+        (Step::Equip, Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {
+            "a ring was made but io_uring_register is refused; look at the seccomp profile of the container, \
+             or at SystemCallFilter= of the service"
+        }
+        (Step::Equip, _) => "see io_uring_register(2)",
         (Step::Enter, Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {
             "a ring was made but io_uring_enter is refused; look at the seccomp profile of the container, \
              or at SystemCallFilter= of the service"
@@ -162,7 +153,7 @@ fn advice(step: Step, error: &io::Error) -> &'static str {
 const PROBE_ENTRIES_MAX: u32 = 8;
 
 /// How long an idle polling thread of `--sqpoll` spins before it sleeps.
-const SQPOLL_IDLE_MILLISECONDS: u32 = 50;
+pub(super) const SQPOLL_IDLE_MILLISECONDS: u32 = 50;
 
 #[cfg(test)]
 mod tests {
@@ -176,13 +167,15 @@ mod tests {
     #[test]
     fn each_refusal_names_what_to_change() {
         for (step, errno, part) in [
-            (Step::SetUp, libc::ENOSYS, "Linux 6.0"),
+            (Step::SetUp, libc::ENOSYS, "Linux 6.1"),
             (Step::SetUp, libc::EPERM, "io_uring_disabled"),
             (Step::SetUp, libc::ENOMEM, "RLIMIT_MEMLOCK"),
             (Step::SetUp, libc::EINVAL, "--ring-entries"),
             (Step::SetUp, libc::EMFILE, "RLIMIT_NOFILE"),
             (Step::SetUp, libc::EIO, "io_uring_setup(2)"),
             (Step::Enter, libc::EPERM, "seccomp profile"),
+            (Step::Equip, libc::EPERM, "io_uring_register is refused"),
+            (Step::Equip, libc::EIO, "io_uring_register(2)"),
             (Step::Enter, libc::ENOSYS, "SystemCallFilter="),
             (Step::Enter, libc::EIO, "io_uring_enter(2)"),
         ] {
@@ -242,6 +235,5 @@ mod tests {
     #[test]
     fn a_ring_runs_a_future_and_goes_down() {
         assert_eq!(run(SETTINGS, async { 7 }).unwrap(), 7);
-        assert!(!is_running());
     }
 }

@@ -1,21 +1,22 @@
-//! Streams over the ring: listeners, and connections that receive into provided buffers or into one of their own.
+//! Streams over the ring: listeners, and connections that receive by way of the intake or into a buffer of their own.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use io_uring::{opcode, squeue, types};
+use io_uring::{opcode, types};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
-use super::buffers::{self, ReceiveBuffer, ReceiveBuffers};
 use super::descriptor::Descriptor;
+use super::incoming::{Acceptor, Receiver};
+use super::intake::Intake;
 use super::op::{self, Flight};
 
-/// A listening socket on this ring.
+/// A listening socket.
 #[derive(Clone)]
 pub struct Listener {
     descriptor: Descriptor,
@@ -28,6 +29,18 @@ pub struct Accepted {
     pub socket: Socket,
     /// Who connected.
     pub peer: SocketAddr,
+}
+
+impl Accepted {
+    /// Takes over a connection.
+    pub(super) fn new(fd: OwnedFd, peer: SocketAddr) -> Accepted {
+        Accepted {
+            socket: Socket {
+                descriptor: Descriptor::new(fd),
+            },
+            peer,
+        }
+    }
 }
 
 impl Listener {
@@ -46,49 +59,13 @@ impl Listener {
         self.address
     }
 
-    /// Accepts one connection. Expected errors: `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM` (back off),
-    /// `ECONNABORTED` and the network errors of accept(2) (go on), `ECANCELED` (shutting down).
-    pub async fn accept(&self) -> io::Result<Accepted> {
-        // SAFETY: a zeroed sockaddr_storage is valid, and the kernel gets its true size.
-        let mut peer = Box::new(Peer {
-            storage: SockAddrStorage::zeroed(),
-            length: 0,
-        });
-        peer.length = peer.storage.size_of();
-        let storage: *mut SockAddrStorage = &raw mut peer.storage;
-        let length: *mut libc::socklen_t = &raw mut peer.length;
-        let entry = opcode::Accept::new(self.descriptor.target(), storage.cast(), length)
-            .flags(libc::SOCK_CLOEXEC)
-            .build();
-        // SAFETY: both pointers lead into the box, which the operation owns with the descriptor.
-        let done = unsafe { op::submit((self.descriptor.clone(), peer), entry) }.await;
-        let fd = raw(done.result?);
-        // SAFETY: the kernel has just given us this descriptor.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let Peer { storage, length } = *done.data.1;
-        // SAFETY: accept filled `length` octets of the storage.
-        let peer = unsafe { SockAddr::new(storage, length) };
-        let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Accepted {
-            socket: Socket {
-                descriptor: Descriptor::new(fd),
-            },
-            peer,
-        })
-    }
-
-    /// Cancels the accepts in flight, which then complete with `ECANCELED`.
-    pub fn cancel(&self) {
-        cancel(&self.descriptor);
+    /// Connections, one at a time, by way of `intake`.
+    pub fn acceptor(&self, intake: &Intake) -> Acceptor {
+        Acceptor::new(intake.hold_listener(self.descriptor.clone()))
     }
 }
 
-struct Peer {
-    storage: SockAddrStorage,
-    length: libc::socklen_t,
-}
-
-/// A stream connection on this ring. Cloning shares the descriptor.
+/// A stream connection. Cloning shares the descriptor.
 #[derive(Clone)]
 pub struct Socket {
     descriptor: Descriptor,
@@ -163,24 +140,9 @@ impl Socket {
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Receives into a buffer of the pool. Waits for a buffer when the pool is empty, never spins.
-    ///
-    /// `Ok(None)` is the peer's end of stream. `ECANCELED` follows [`Socket::cancel`].
-    pub fn receive(&self, buffers: &ReceiveBuffers) -> Receiving {
-        let entry = opcode::Recv::new(self.descriptor.target(), std::ptr::null_mut(), 0)
-            .buf_group(buffers::GROUP)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT);
-        let entry = op::poll_first(entry);
-        // SAFETY: the kernel picks memory from the pool, of which the operation holds a share, as it does of
-        // the descriptor; a receive with one buffer completes once.
-        let flight = unsafe { op::submit((self.descriptor.clone(), buffers.clone()), entry) };
-        Receiving { flight }
-    }
-
-    /// Waits until a buffer of the pool was given back; for when [`Socket::receive`] gave `ENOBUFS`.
-    pub async fn buffer_returned(&self, buffers: &ReceiveBuffers) {
-        buffers.returned().await;
+    /// What the peer sends, by way of `intake`.
+    pub fn receiver(&self, intake: &Intake) -> Receiver {
+        Receiver::new(intake.hold_connection(self.descriptor.clone()))
     }
 
     /// Sends all of `octets`, at once or by an operation that is then to be awaited.
@@ -218,7 +180,8 @@ impl Socket {
         let _ = unsafe { op::submit(self.descriptor.clone(), entry) }.await;
     }
 
-    /// Cancels what is in flight on this connection; it then completes with `ECANCELED`.
+    /// Cancels what is in flight on this connection, other than what a [`Receiver`] does; it then completes with
+    /// `ECANCELED`.
     pub fn cancel(&self) {
         cancel(&self.descriptor);
     }
@@ -237,39 +200,6 @@ impl Socket {
     fn borrowed(&self) -> BorrowedFd<'_> {
         // SAFETY: `self` keeps the descriptor open over the borrow.
         unsafe { BorrowedFd::borrow_raw(self.descriptor.as_raw_fd()) }
-    }
-}
-
-/// A receive in flight.
-pub struct Receiving {
-    flight: Flight<(Descriptor, ReceiveBuffers)>,
-}
-
-impl Future for Receiving {
-    type Output = io::Result<Option<ReceiveBuffer>>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.flight).poll(cx).map(|done| {
-            let (_, buffers) = done.data;
-            let chosen = io_uring::cqueue::buffer_select(done.flags);
-            match (done.result, chosen) {
-                // Dropping the buffer gives it back: an end of stream may come with one.
-                (Ok(0), Some(id)) => {
-                    drop(buffers.filled(id, 0));
-                    Ok(None)
-                }
-                (Ok(0), None) => Ok(None),
-                (Ok(octets), Some(id)) => Ok(Some(
-                    buffers.filled(id, usize::try_from(octets).unwrap_or(usize::MAX)),
-                )),
-                (Ok(_), None) => Err(io::ErrorKind::InvalidData.into()),
-                (Err(error), Some(id)) => {
-                    drop(buffers.filled(id, 0));
-                    Err(error)
-                }
-                (Err(error), None) => Err(error),
-            }
-        })
     }
 }
 
@@ -311,11 +241,6 @@ fn cancel(descriptor: &Descriptor) {
     // SAFETY: no pointers; the operation owns a share of the descriptor, so that it cannot hit a later one of
     // the same number.
     drop(unsafe { op::submit(descriptor.clone(), entry) });
-}
-
-/// A descriptor number out of a completion.
-fn raw(result: u32) -> RawFd {
-    RawFd::try_from(result).unwrap_or(-1)
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@
 //! - Input is received when the replies to the last have left, so what is owed to a peer that does not read
 //!   stays bounded.
 //! - Every wait on the peer is an operation on its socket and ends by the deadline that `watch` enforces.
-//! - No future with an operation in flight is dropped: a session ends as terminate, join, close.
+//! - A session ends as terminate, join, close: no send in flight is dropped, and a receive that still is cancelled with
+//!   its receiver closes the socket when it is over.
 
 use std::io;
 use std::mem;
@@ -98,7 +99,7 @@ impl Dialogue {
         if shard.contexts.load().is_none() {
             session.set_tls_availability(TlsAvailability::Unavailable);
         }
-        let watched = shard.watch.add(socket, session.deadline());
+        let watched = shard.watch.add(socket, &shard.intake, session.deadline());
         let id = shard.next_session();
         let account = Account::open(
             Rc::clone(&shard.metrics),
@@ -215,31 +216,24 @@ impl Dialogue {
                 }
                 self.watched.set_deadline(self.session.deadline());
             }
-            match self.watched.receive(&self.shard.buffers).await {
+            match self.watched.receive().await {
                 Ok(Some(buffer)) => {
                     self.account.received(buffer.len());
                     return Ok(buffer);
                 }
                 Ok(None) => return Err(Ending::PeerClosed),
-                Err(error) => Box::pin(self.retry_receive(error)).await?,
+                Err(error) => self.retry_receive(error)?,
             }
         }
     }
 
     /// Sorts a failed receive: nothing for one that is worth another try.
-    async fn retry_receive(&self, error: io::Error) -> Result<(), Ending> {
+    fn retry_receive(&self, error: io::Error) -> Result<(), Ending> {
         match error.raw_os_error() {
             // Interrupted by the tick or by the drain; the caller looks which.
             Some(libc::ECANCELED) => Ok(()),
             Some(libc::ENOBUFS) => {
                 self.account.metrics().receive_buffers_short();
-                // Nothing is in flight on the socket now, so this wait needs a timer of its own.
-                let returned = self.watched.socket().buffer_returned(&self.shard.buffers);
-                let patience = self
-                    .watched
-                    .deadline()
-                    .saturating_duration_since(Instant::now());
-                let _ = tokio::time::timeout(patience.min(BUFFER_PATIENCE), returned).await;
                 Ok(())
             }
             _ => Err(Ending::Lost(error)),
@@ -471,13 +465,13 @@ impl Dialogue {
             if self.shard.watch.is_draining() {
                 return Err(Ending::Drained);
             }
-            match self.watched.receive(&self.shard.buffers).await {
+            match self.watched.receive().await {
                 Ok(Some(buffer)) => {
                     self.account.received(buffer.len());
                     return Ok(buffer);
                 }
                 Ok(None) => return Err(Ending::PeerClosed),
-                Err(error) => Box::pin(self.retry_receive(error)).await?,
+                Err(error) => self.retry_receive(error)?,
             }
         }
     }
@@ -602,7 +596,8 @@ impl Dialogue {
             self.watched.socket().cancel();
             let _ = self.sent().await;
         }
-        // Close: nothing is in flight, so the last share of the socket, which goes with us, does it.
+        // Close: the last share of the socket does it. It goes with us, or with the receive that is cancelled
+        // when we go.
     }
 
     /// Sends what TLS says of its own end, and no reply behind it (RFC 8446 §6.2).
@@ -641,11 +636,11 @@ impl Dialogue {
         self.watched.set_deadline(Instant::now() + LINGER_MAX);
         let mut octets = 0;
         while octets < LINGER_OCTETS_MAX && !self.watched.is_expired() {
-            match self.watched.receive(&self.shard.buffers).await {
+            match self.watched.receive().await {
                 Ok(Some(buffer)) => octets += buffer.len(),
                 Ok(None) => return,
                 Err(error) => {
-                    if Box::pin(self.retry_receive(error)).await.is_err() {
+                    if self.retry_receive(error).is_err() {
                         return;
                     }
                 }
@@ -687,9 +682,6 @@ fn security_of(facts: &Facts) -> Security {
             .map(|client| client.subject.clone()),
     }
 }
-
-/// How long one wait for a receive buffer may last before the session looks at its deadline again.
-const BUFFER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bounds a flush in the middle of a dialogue.
 const FLUSH_MAX: Duration = Duration::from_secs(300);

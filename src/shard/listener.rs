@@ -25,8 +25,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 impl Shard {
     /// Accepts connections until the server drains.
     pub(super) async fn accept(self: Rc<Shard>, listener: Listener, kind: Kind) {
+        let acceptor = listener.acceptor(&self.intake);
         while !self.watch.is_draining() {
-            match listener.accept().await {
+            match acceptor.accept().await {
                 Ok(accepted) => {
                     if self.spare.is_kept() {
                         self.begin(&listener, kind, accepted);
@@ -36,6 +37,7 @@ impl Shard {
                     }
                 }
                 Err(error) => match error.raw_os_error() {
+                    // The server drains.
                     Some(libc::ECANCELED) => {}
                     // The connection broke before it was accepted (accept(2), "Error handling").
                     Some(libc::ECONNABORTED) => self.metrics.accept_failed(),
@@ -48,6 +50,10 @@ impl Shard {
                     }
                 },
             }
+        }
+        if let Some(late) = acceptor.close().await {
+            // It is told that we go down, as others are.
+            self.begin(&listener, kind, late);
         }
     }
 

@@ -1,4 +1,4 @@
-//! One core: its ring, its listeners, and a task for each session.
+//! One core: its rings, its listeners, and a task for each session.
 //!
 //! A shard performs what the protocol core asks for (`smtp::server::Effect`) and tells it how it went. Shards
 //! share nothing on the way of a message: the limits on sessions are one atomic, what a reload replaces is
@@ -27,7 +27,7 @@ use crate::control::log;
 use crate::control::metrics::{self, ShardMetrics};
 use crate::deliver::queue::request::Asked;
 use crate::deliver::{DeliverySettings, OpenError, Queue, QueuePlan};
-use crate::ring::{self, ReceiveBuffers, RingError, RingSettings};
+use crate::ring::{self, Intake, IntakeSettings, RingError, RingSettings};
 use crate::smtp::server::Settings;
 use crate::tls::ServerContexts;
 
@@ -65,7 +65,7 @@ pub enum EarlyGreeting {
 pub struct Plan {
     /// Its number, from 0.
     pub number: usize,
-    /// Its ring.
+    /// Its rings.
     pub ring: RingSettings,
     /// The core to stay on.
     pub pin_to: Option<usize>,
@@ -98,9 +98,6 @@ pub enum StartError {
     /// The kernel refused the ring.
     #[error(transparent)]
     Ring(#[from] RingError),
-    /// The kernel refused the receive buffers.
-    #[error("cannot provide receive buffers to io_uring: {0}")]
-    Buffers(io::Error),
     /// A listener could not be taken over.
     #[error("cannot set up a listener: {0}")]
     Listener(io::Error),
@@ -191,7 +188,7 @@ struct Shard {
     contexts: Arc<ArcSwapOption<ServerContexts>>,
     metrics: Rc<ShardMetrics>,
     queue: Queue,
-    buffers: ReceiveBuffers,
+    intake: Intake,
     watch: Watch,
     /// Vectors for replies, used again and again; an idle session holds none.
     vectors: RefCell<Vec<Vec<u8>>>,
@@ -207,13 +204,17 @@ struct Shard {
 struct ComesIn {
     listeners: Vec<(ring::Listener, metrics::Listener)>,
     asked: mpsc::Receiver<Asked>,
+    /// Serves the intake.
+    taking_in: tokio::task::JoinHandle<()>,
 }
 
 impl Shard {
     async fn new(plan: Plan, common: Arc<Common>) -> Result<(Rc<Shard>, ComesIn), StartError> {
-        let buffers = ReceiveBuffers::provide(RECEIVE_BUFFERS, RECEIVE_BUFFER_OCTETS)
-            .await
-            .map_err(StartError::Buffers)?;
+        let (intake, taking_in) = Intake::open(IntakeSettings {
+            ring: plan.ring,
+            buffers: RECEIVE_BUFFERS,
+            buffer_octets: RECEIVE_BUFFER_OCTETS,
+        })?;
         let mut listeners = Vec::with_capacity(plan.listeners.len());
         for (listener, kind) in plan.listeners {
             let listener = ring::Listener::new(listener).map_err(StartError::Listener)?;
@@ -225,7 +226,7 @@ impl Shard {
             contexts: plan.contexts,
             metrics: Rc::new(plan.metrics),
             queue,
-            buffers,
+            intake,
             watch: Watch::default(),
             vectors: RefCell::default(),
             plaintext: RefCell::new(vec![0; PLAINTEXT_OCTETS].into_boxed_slice()),
@@ -236,13 +237,18 @@ impl Shard {
         let comes_in = ComesIn {
             listeners,
             asked: plan.asked,
+            taking_in,
         };
         Ok((shard, comes_in))
     }
 
     /// Serves until the control thread wants the end.
     async fn serve(self: Rc<Shard>, comes_in: ComesIn, mut phase: channel::Receiver<Phase>) {
-        let ComesIn { listeners, asked } = comes_in;
+        let ComesIn {
+            listeners,
+            asked,
+            mut taking_in,
+        } = comes_in;
         let ticking = tokio_uring::spawn(Rc::clone(&self).tick());
         let mut delivering = tokio_uring::spawn(self.queue.clone().run());
         let answering = tokio_uring::spawn(answer(self.queue.clone(), asked));
@@ -262,17 +268,22 @@ impl Shard {
                 tracing::error!(shard = self.number, "the queue is gone");
                 return;
             }
+            _ = &mut taking_in => {
+                tracing::error!(shard = self.number, "the intake is gone");
+                return;
+            }
         }
         self.watch.drain();
-        for (listener, _) in listeners {
-            listener.cancel();
-        }
-        for task in accepting {
-            // Its accept was cancelled; the task ends, and the last of them closes the listener.
-            let _ = task.await;
-        }
+        self.intake.interrupt_accepting();
+        drop(listeners);
         let ended = async {
+            for task in accepting {
+                // It lets go of its accept and ends; the last of them closes the listener.
+                let _ = task.await;
+            }
             self.watch.all_gone().await;
+            // The last receives are cancelled, and with them the last connections close.
+            self.intake.quiet().await;
             // Nothing is accepted any more.
             self.queue.end();
             let _ = delivering.await;

@@ -1,7 +1,7 @@
 //! The sessions of a shard, their deadlines, and the tick that enforces them.
 //!
-//! A wait is an operation in flight on the session's socket. When a deadline has passed the tick marks the
-//! session and cancels what is in flight; the session finds out why when its operation completes. A drain
+//! A wait is a receive or an operation in flight on the session's socket. When a deadline has passed the tick marks
+//! the session and interrupts the one or cancels the other; the session finds out why when its wait ends. A drain
 //! interrupts those that wait for input, and nobody whose replies are on their way. So no wait needs a timer
 //! of its own, and none is ever dropped with a buffer in it. A deadline is met within [`TICK`]; a tick looks
 //! at each session once, some ten nanoseconds.
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::ring::{ReceiveBuffers, Receiving, Sent, Socket};
+use crate::ring::{Intake, Receiver, Receiving, Sent, Socket};
 
 /// How often deadlines are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -20,9 +20,10 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 /// One session as the tick sees it.
 pub(super) struct Watched {
     socket: Socket,
+    receiver: Receiver,
     deadline: Cell<Instant>,
     expired: Cell<bool>,
-    /// Whether the operation in flight, or the last one, is a receive.
+    /// Whether what is waited for, or was last, is a receive.
     receiving: Cell<bool>,
     place: Cell<usize>,
 }
@@ -37,9 +38,10 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Watches a new session.
-    pub(super) fn add(&self, socket: Socket, deadline: Instant) -> Rc<Watched> {
+    pub(super) fn add(&self, socket: Socket, intake: &Intake, deadline: Instant) -> Rc<Watched> {
         let mut sessions = self.sessions.borrow_mut();
         let watched = Rc::new(Watched {
+            receiver: socket.receiver(intake),
             socket,
             deadline: Cell::new(deadline),
             expired: Cell::new(false),
@@ -71,7 +73,7 @@ impl Watch {
         for watched in self.sessions.borrow().iter() {
             if watched.deadline.get() <= now {
                 watched.expired.set(true);
-                watched.socket.cancel();
+                watched.interrupt();
             }
         }
     }
@@ -81,7 +83,7 @@ impl Watch {
         self.draining.set(true);
         for watched in self.sessions.borrow().iter() {
             if watched.receiving.get() {
-                watched.socket.cancel();
+                watched.interrupt();
             }
         }
     }
@@ -110,9 +112,9 @@ impl Watched {
     }
 
     /// Receives; what `ECANCELED` means is for the caller to find out.
-    pub(super) fn receive(&self, buffers: &ReceiveBuffers) -> Receiving {
+    pub(super) fn receive(&self) -> Receiving<'_> {
         self.receiving.set(true);
-        self.socket.receive(buffers)
+        self.receiver.receive()
     }
 
     /// Sends, which a drain does not interrupt.
@@ -121,15 +123,19 @@ impl Watched {
         self.socket.send(octets)
     }
 
+    /// Has what is waited for end with `ECANCELED`.
+    fn interrupt(&self) {
+        if self.receiving.get() {
+            self.receiver.interrupt();
+        } else {
+            self.socket.cancel();
+        }
+    }
+
     /// Sets a new deadline, and forgets that the old one passed.
     pub(super) fn set_deadline(&self, deadline: Instant) {
         self.deadline.set(deadline);
         self.expired.set(false);
-    }
-
-    /// When the session is next interrupted.
-    pub(super) fn deadline(&self) -> Instant {
-        self.deadline.get()
     }
 
     /// Whether the deadline has passed.

@@ -403,7 +403,7 @@ fn handshakes(text: &mut Text<'_>, shards: &[Arc<Cells>]) -> fmt::Result {
 fn trouble(text: &mut Text<'_>, shards: &[Arc<Cells>]) -> fmt::Result {
     text.total(
         "ringpost_receive_buffers_short",
-        "Receives that found no buffer and waited for one.",
+        "Receives that found no buffer, and were asked for again.",
         shards,
         |cells| &cells.receive_buffers_short,
     )?;
