@@ -6,13 +6,15 @@
 //!
 //! ```text
 //!   entries:  … [3][4][5][6] tail
-//!   receive completes with 3 ──▶ looked at ──▶ give_back(3) ──▶ … [4][5][6][3] tail
+//!   receive completes with 3 ──▶ ReceiveBuffer{3} ──drop──▶ … [4][5][6][3] tail
 //! ```
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
 use std::io;
+use std::ops::Deref;
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::IoUring;
@@ -22,7 +24,9 @@ use io_uring::types::BufRingEntry;
 pub(super) const GROUP: u16 = 0;
 
 /// The buffers of one ring.
-pub(super) struct Buffers {
+pub(super) struct Buffers(Rc<Pool>);
+
+struct Pool {
     memory: Zeroed,
     buffer_octets: u16,
     entries: Zeroed,
@@ -41,14 +45,14 @@ impl Buffers {
         let entries = Layout::array::<BufRingEntry>(usize::from(count))
             .and_then(|layout| layout.align_to(rustix::param::page_size()))
             .map_err(io::Error::other)?;
-        let buffers = Buffers {
+        let pool = Pool {
             memory: Zeroed::new(memory),
             buffer_octets,
             entries: Zeroed::new(entries),
             mask: count - 1,
             tail: Cell::new(0),
         };
-        let start = buffers.entries.start.as_ptr().expose_provenance();
+        let start = pool.entries.start.as_ptr().expose_provenance();
         // SAFETY: so many entries are there, they begin a page, and they stay as long as the ring does: whoever
         // holds both drops the ring first, and frees nothing while a receive is in flight.
         unsafe {
@@ -56,13 +60,29 @@ impl Buffers {
                 .register_buf_ring(start as u64, count, GROUP)?;
         }
         for id in 0..count {
-            buffers.give_back(id);
+            pool.give_back(id);
         }
-        Ok(buffers)
+        Ok(Buffers(Rc::new(pool)))
     }
 
+    /// Takes over the buffer that a receive's completion names.
+    ///
+    /// # Safety
+    ///
+    /// The kernel has completed a receive of so many octets into it, and nobody took it over for that before.
+    pub(super) unsafe fn filled(&self, id: u16, octets: usize) -> ReceiveBuffer {
+        let octets = u16::try_from(octets).unwrap_or(u16::MAX);
+        ReceiveBuffer(Content::Pooled(Pooled {
+            pool: Rc::clone(&self.0),
+            id,
+            octets: octets.min(self.0.buffer_octets),
+        }))
+    }
+}
+
+impl Pool {
     /// Gives a buffer back to the kernel, which may write into it from now on.
-    pub(super) fn give_back(&self, id: u16) {
+    fn give_back(&self, id: u16) {
         let entries = self.entries.start.cast::<BufRingEntry>();
         let tail = self.tail.get();
         // SAFETY: the place is within the entries.
@@ -82,22 +102,63 @@ impl Buffers {
         shared.store(tail, Ordering::Release);
     }
 
-    /// What was received into a buffer.
-    ///
-    /// # Safety
-    ///
-    /// The kernel has completed a receive of so many octets into it, and it is not given back while the slice is
-    /// looked at.
-    pub(super) unsafe fn received(&self, id: u16, octets: usize) -> &[u8] {
-        let octets = octets.min(usize::from(self.buffer_octets));
-        // SAFETY: nobody writes, by the caller's word; the memory is there, and was zeroed at the start.
-        unsafe { std::slice::from_raw_parts(self.start(id).as_ptr(), octets) }
-    }
-
     fn start(&self, id: u16) -> NonNull<u8> {
         let offset = usize::from(id & self.mask) * usize::from(self.buffer_octets);
         // SAFETY: there are as many buffers as the mask lets through.
         unsafe { self.memory.start.add(offset) }
+    }
+}
+
+/// Octets that were received.
+pub struct ReceiveBuffer(Content);
+
+enum Content {
+    Pooled(Pooled),
+    Copied(Box<[u8]>),
+}
+
+/// A buffer of the pool, ours until dropped.
+struct Pooled {
+    pool: Rc<Pool>,
+    id: u16,
+    octets: u16,
+}
+
+impl ReceiveBuffer {
+    /// The same octets, and the buffer goes back.
+    pub(super) fn out_of_the_pool(self) -> ReceiveBuffer {
+        match self.0 {
+            Content::Pooled(pooled) => ReceiveBuffer(Content::Copied(Box::from(&*pooled))),
+            copied @ Content::Copied(_) => ReceiveBuffer(copied),
+        }
+    }
+}
+
+impl Deref for ReceiveBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Content::Pooled(pooled) => pooled,
+            Content::Copied(copy) => copy,
+        }
+    }
+}
+
+impl Deref for Pooled {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let start = self.pool.start(self.id);
+        // SAFETY: the completion gave this buffer to us: the kernel writes nothing into it until `drop` gives it
+        // back; `octets` is at most the buffer's length; the memory was zeroed at the start.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), usize::from(self.octets)) }
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        self.pool.give_back(self.id);
     }
 }
 

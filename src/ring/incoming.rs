@@ -2,11 +2,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::intake::{Arrival, Holder, Intake};
+use super::buffers::ReceiveBuffer;
+use super::intake::{Arrival, Holder};
 use super::socket::Accepted;
 
 /// What one connection receives. Its receive is cancelled when this goes.
@@ -25,9 +25,9 @@ impl Receiver {
         Receiving(self)
     }
 
-    /// Has the call that waits return `ECANCELED`, if there is one.
-    pub fn interrupt(&self) {
-        self.0.interrupt();
+    /// Has the call that waits return `ECANCELED`. Whether there is one.
+    pub fn interrupt(&self) -> bool {
+        self.0.interrupt()
     }
 }
 
@@ -38,14 +38,8 @@ impl Future for Receiving<'_> {
     type Output = io::Result<Option<ReceiveBuffer>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let holder = &self.0.0;
-        holder.poll(cx).map(|arrival| match arrival {
-            Arrival::Pooled { id, octets } => Ok(Some(ReceiveBuffer(Content::Pooled {
-                intake: holder.intake().clone(),
-                id,
-                octets,
-            }))),
-            Arrival::Copied(copy) => Ok(Some(ReceiveBuffer(Content::Copied(copy)))),
+        self.0.0.poll(cx).map(|arrival| match arrival {
+            Arrival::Octets(buffer) => Ok(Some(buffer)),
             Arrival::EndOfStream => Ok(None),
             Arrival::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
             Arrival::Connection(_) => unreachable!("a connection does not accept"),
@@ -59,39 +53,6 @@ impl Drop for Receiving<'_> {
     }
 }
 
-/// Octets that were received.
-pub struct ReceiveBuffer(Content);
-
-enum Content {
-    /// In a buffer of the pool, which goes back with this.
-    Pooled {
-        intake: Intake,
-        id: u16,
-        octets: usize,
-    },
-    Copied(Box<[u8]>),
-}
-
-impl Deref for ReceiveBuffer {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match &self.0 {
-            // SAFETY: they came by an arrival, and the buffer is given back when we go.
-            Content::Pooled { intake, id, octets } => unsafe { intake.received(*id, *octets) },
-            Content::Copied(copy) => copy,
-        }
-    }
-}
-
-impl Drop for ReceiveBuffer {
-    fn drop(&mut self) {
-        if let Content::Pooled { intake, id, .. } = &self.0 {
-            intake.give_back(*id);
-        }
-    }
-}
-
 /// Accepts on one listener, one connection at a time.
 pub struct Acceptor(Holder);
 
@@ -102,7 +63,7 @@ impl Acceptor {
 
     /// Accepts one connection. Expected errors: `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM` (back off),
     /// `ECONNABORTED` and the network errors of accept(2) (go on), `ECANCELED` after
-    /// [`Intake::interrupt_accepting`].
+    /// [`Intake::interrupt_accepting`](super::Intake::interrupt_accepting).
     pub async fn accept(&self) -> io::Result<Accepted> {
         let arrival = poll_fn(|cx| self.0.poll(cx)).await;
         self.accepted(arrival)
@@ -121,7 +82,7 @@ impl Acceptor {
         let descriptor = match arrival {
             Arrival::Connection(descriptor) => descriptor,
             Arrival::Failed(errno) => return Err(io::Error::from_raw_os_error(errno)),
-            Arrival::Pooled { .. } | Arrival::Copied(_) | Arrival::EndOfStream => {
+            Arrival::Octets(_) | Arrival::EndOfStream => {
                 unreachable!("a listener does not receive")
             }
         };
@@ -141,7 +102,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::descriptor::Descriptor;
-    use super::super::intake::IntakeSettings;
+    use super::super::intake::{Intake, IntakeSettings};
     use super::super::socket::Listener;
     use super::super::{RingSettings, Socket, run};
     use super::*;
@@ -202,7 +163,7 @@ mod tests {
             error.raw_os_error()
         });
         some_passes(intake).await;
-        receiver.interrupt();
+        assert!(receiver.interrupt(), "somebody waits");
         assert_eq!(waiting.await.unwrap(), Some(libc::ECANCELED));
         receiver
     }
@@ -277,8 +238,7 @@ mod tests {
     fn who_waits_can_be_interrupted_and_loses_nothing() {
         each_way(4, async |intake| {
             let (mut peer, receiver) = connection(&intake);
-            // Nobody waits: nobody is interrupted.
-            receiver.interrupt();
+            assert!(!receiver.interrupt(), "nobody waits");
             let receiver = give_up(&intake, receiver).await;
             peer.write_all(b"behind").unwrap();
             assert_eq!(next(&receiver).await.unwrap(), b"behind");

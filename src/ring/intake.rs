@@ -40,7 +40,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::buffers::{self, Buffers};
+use super::buffers::{self, Buffers, ReceiveBuffer};
 use super::descriptor::Descriptor;
 use super::op;
 use super::pace::{self, Pace};
@@ -135,10 +135,8 @@ enum Party {
 pub(super) enum Arrival {
     /// A connection was made.
     Connection(OwnedFd),
-    /// Octets came, into this buffer of the pool.
-    Pooled { id: u16, octets: usize },
-    /// Octets came while nobody waited for them.
-    Copied(Box<[u8]>),
+    /// Octets came.
+    Octets(ReceiveBuffer),
     /// The peer sends no more.
     EndOfStream,
     /// With this number of an error.
@@ -237,22 +235,6 @@ impl Intake {
             }
         }
     }
-
-    /// What was received into a buffer of the pool.
-    ///
-    /// # Safety
-    ///
-    /// The buffer and the octets are those of an [`Arrival::Pooled`], and it is not given back while the slice is
-    /// looked at.
-    pub(super) unsafe fn received(&self, id: u16, octets: usize) -> &[u8] {
-        // SAFETY: by the caller's word; a completion said so.
-        unsafe { self.0.buffers.received(id, octets) }
-    }
-
-    /// Gives a buffer back that came by [`Arrival::Pooled`].
-    pub(super) fn give_back(&self, id: u16) {
-        self.0.buffers.give_back(id);
-    }
 }
 
 /// A ring that leaves its work until it is entered, or one whose submission queue the kernel polls: the kernel does
@@ -297,22 +279,21 @@ async fn drive(intake: Intake, bell: AsyncFd<OwnedFd>) {
             continue;
         }
         refused = false;
-        if completions > 0 && (last_look || gathers) || shared.has_left_some() {
-            last_look = false;
-            behind_the_woken().await;
-            // What they want of the runtime's ring does not wait until we have gathered.
-            if op::in_flight() > 0 || now.saturating_duration_since(turned) >= TURN_DUE {
-                turn_of_the_runtime().await;
-                turned = now;
-            }
-        } else if last_look {
+        let more = completions > 0 && (last_look || gathers) || shared.has_left_some();
+        if last_look && !more {
             last_look = false;
             poll_fn(|cx| shared.poll_work(&bell, cx)).await;
             turned = now;
-        } else {
-            // Often there is nothing more, and the runtime may wait.
-            last_look = true;
-            behind_the_woken().await;
+            continue;
+        }
+        // Often there is nothing more, and the runtime may wait.
+        last_look = !more;
+        behind_the_woken().await;
+        // What they want of the runtime's ring does not wait until we have gathered.
+        let wanted = op::in_flight() > 0 || now.saturating_duration_since(turned) >= TURN_DUE;
+        if more && wanted {
+            turn_of_the_runtime().await;
+            turned = now;
         }
     }
 }
@@ -403,10 +384,12 @@ impl Shared {
             fence(Ordering::SeqCst);
             ring.submit()
         };
-        match entered.map_err(|error| (error.raw_os_error(), error)) {
-            // The moment is over, or a process was stopped and continued.
-            Ok(_) | Err((Some(libc::ETIME | libc::EINTR), _)) => Ok(()),
-            Err((_, error)) => Err(error),
+        match entered {
+            // With those two the moment is over, or a process was stopped and continued.
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => {
+                Err(error)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -478,53 +461,29 @@ impl Shared {
                 waker.wake();
             }
             State::InFlight(Party::Nobody | Party::Interrupted) => {
-                place.state = State::Done(self.copied(arrival));
+                place.state = State::Done(out_of_the_pool(arrival));
             }
-            State::InFlight(Party::Gone) => {
-                self.forget(arrival);
-                drop(places.remove(key));
-            }
+            State::InFlight(Party::Gone) => drop(places.remove(key)),
             State::Idle | State::Done(_) => unreachable!("one operation, one completion"),
         }
     }
 
     /// What a completion says.
     fn arrival(&self, kind: &Kind, completion: &cqueue::Entry) -> Arrival {
-        let chosen = cqueue::buffer_select(completion.flags());
-        match (usize::try_from(completion.result()), kind, chosen) {
-            (Ok(octets), Kind::Octets, Some(id)) if octets > 0 => Arrival::Pooled { id, octets },
+        let result = usize::try_from(completion.result());
+        // One may come with nothing in it, and goes back.
+        let buffer = cqueue::buffer_select(completion.flags()).map(|id| {
+            // SAFETY: this completion says so, and completions are looked at once.
+            unsafe { self.buffers.filled(id, result.unwrap_or(0)) }
+        });
+        match (result, kind, buffer) {
+            (Err(_), _, _) => Arrival::Failed(-completion.result()),
             (Ok(_), Kind::Connections(_), _) => {
                 // SAFETY: the kernel has just given us this descriptor.
                 Arrival::Connection(unsafe { OwnedFd::from_raw_fd(completion.result()) })
             }
-            (outcome, _, chosen) => {
-                // A buffer may come with nothing in it.
-                if let Some(id) = chosen {
-                    self.buffers.give_back(id);
-                }
-                match outcome {
-                    Ok(_) => Arrival::EndOfStream,
-                    Err(_) => Arrival::Failed(-completion.result()),
-                }
-            }
-        }
-    }
-
-    /// Takes octets out of the pool.
-    fn copied(&self, arrival: Arrival) -> Arrival {
-        let Arrival::Pooled { id, octets } = arrival else {
-            return arrival;
-        };
-        // SAFETY: the completion gave us this buffer, and it is given back behind this.
-        let copy = Box::from(unsafe { self.buffers.received(id, octets) });
-        self.buffers.give_back(id);
-        Arrival::Copied(copy)
-    }
-
-    /// Nobody will look at it.
-    fn forget(&self, arrival: Arrival) {
-        if let Arrival::Pooled { id, .. } = arrival {
-            self.buffers.give_back(id);
+            (Ok(octets), Kind::Octets, Some(buffer)) if octets > 0 => Arrival::Octets(buffer),
+            (Ok(_), Kind::Octets, _) => Arrival::EndOfStream,
         }
     }
 
@@ -572,14 +531,27 @@ impl Place {
         }
     }
 
-    /// Tells who waits to look after something else.
-    fn interrupt(&mut self) {
-        if let State::InFlight(party) = &mut self.state {
-            match mem::replace(party, Party::Interrupted) {
-                Party::Task(waker) => waker.wake(),
-                absent @ (Party::Nobody | Party::Interrupted | Party::Gone) => *party = absent,
+    /// Tells who waits to look after something else. Whether somebody does.
+    fn interrupt(&mut self) -> bool {
+        match mem::replace(&mut self.state, State::Idle) {
+            State::InFlight(Party::Task(waker)) => {
+                self.state = State::InFlight(Party::Interrupted);
+                waker.wake();
+                true
+            }
+            other @ (State::Idle | State::InFlight(_) | State::Done(_)) => {
+                self.state = other;
+                false
             }
         }
+    }
+}
+
+/// What nobody waits for does not hold a buffer.
+fn out_of_the_pool(arrival: Arrival) -> Arrival {
+    match arrival {
+        Arrival::Octets(buffer) => Arrival::Octets(buffer.out_of_the_pool()),
+        other @ (Arrival::Connection(_) | Arrival::EndOfStream | Arrival::Failed(_)) => other,
     }
 }
 
@@ -590,11 +562,6 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    /// The intake that the place is of.
-    pub(super) fn intake(&self) -> &Intake {
-        &self.intake
-    }
-
     /// Waits for the operation that is under way, or for a new one. [`Arrival::Failed`] with `ECANCELED` follows
     /// [`Holder::interrupt`] and [`Holder::cancel`]; only behind the latter is the operation over.
     pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Arrival> {
@@ -636,16 +603,15 @@ impl Holder {
         };
         place.state = match mem::replace(&mut place.state, State::Idle) {
             State::InFlight(Party::Task(_)) => State::InFlight(Party::Nobody),
-            State::Done(arrival) => State::Done(shared.copied(arrival)),
+            State::Done(arrival) => State::Done(out_of_the_pool(arrival)),
             other @ (State::Idle | State::InFlight(_)) => other,
         };
     }
 
-    /// Has [`Holder::poll`] say `ECANCELED` to who waits now, if there is somebody. The operation goes on.
-    pub(super) fn interrupt(&self) {
-        if let Some(place) = self.intake.0.places.borrow_mut().get_mut(self.key) {
-            place.interrupt();
-        }
+    /// Has [`Holder::poll`] say `ECANCELED` to who waits now. Whether somebody does; the operation goes on.
+    pub(super) fn interrupt(&self) -> bool {
+        let mut places = self.intake.0.places.borrow_mut();
+        places.get_mut(self.key).is_some_and(Place::interrupt)
     }
 
     /// Has the kernel end the operation. Whether there is one.
@@ -687,11 +653,7 @@ impl Drop for Holder {
                 drop(places);
                 shared.push(Due::Cancellation(self.key));
             }
-            State::Done(arrival) => {
-                shared.forget(arrival);
-                drop(places.remove(self.key));
-            }
-            State::Idle => drop(places.remove(self.key)),
+            State::Idle | State::Done(_) => drop(places.remove(self.key)),
         }
     }
 }

@@ -25,8 +25,9 @@ mod runtime;
 mod slices;
 mod socket;
 
+pub use buffers::ReceiveBuffer;
 pub use file::{Access, File, WriteSync, create_directory, remove_directory, remove_file, rename};
-pub use incoming::{Acceptor, ReceiveBuffer, Receiver, Receiving};
+pub use incoming::{Acceptor, Receiver, Receiving};
 pub use intake::{Intake, IntakeSettings};
 pub use runtime::{RingError, RingSettings, probe, run};
 pub use slices::Slices;

@@ -23,8 +23,6 @@ pub(super) struct Watched {
     receiver: Receiver,
     deadline: Cell<Instant>,
     expired: Cell<bool>,
-    /// Whether what is waited for, or was last, is a receive.
-    receiving: Cell<bool>,
     place: Cell<usize>,
 }
 
@@ -45,7 +43,6 @@ impl Watch {
             socket,
             deadline: Cell::new(deadline),
             expired: Cell::new(false),
-            receiving: Cell::new(false),
             place: Cell::new(sessions.len()),
         });
         sessions.push(Rc::clone(&watched));
@@ -82,9 +79,7 @@ impl Watch {
     pub(super) fn drain(&self) {
         self.draining.set(true);
         for watched in self.sessions.borrow().iter() {
-            if watched.receiving.get() {
-                watched.interrupt();
-            }
+            watched.receiver.interrupt();
         }
     }
 
@@ -113,21 +108,17 @@ impl Watched {
 
     /// Receives; what `ECANCELED` means is for the caller to find out.
     pub(super) fn receive(&self) -> Receiving<'_> {
-        self.receiving.set(true);
         self.receiver.receive()
     }
 
     /// Sends, which a drain does not interrupt.
     pub(super) fn send(&self, octets: Vec<u8>) -> Sent {
-        self.receiving.set(false);
         self.socket.send(octets)
     }
 
     /// Has what is waited for end with `ECANCELED`.
     fn interrupt(&self) {
-        if self.receiving.get() {
-            self.receiver.interrupt();
-        } else {
+        if !self.receiver.interrupt() {
             self.socket.cancel();
         }
     }
